@@ -1,0 +1,1 @@
+"""Normalization in deep residual networks: the norms, the ResNet and the machinery of the study."""

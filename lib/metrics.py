@@ -1,0 +1,66 @@
+"""Scores of a classification (scikit-learn), feature quantiles, and differences with their uncertainty."""
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
+
+QUANTILES = {"q01": 0.01, "q20": 0.20, "q80": 0.80, "q99": 0.99}
+
+
+def scores(labels: np.ndarray, predictions: np.ndarray, classes: int) -> dict[str, float]:
+    """accuracy, micro_f1 and macro_f1, as fractions. With one label per image the first two are the same number."""
+    kwargs = {"labels": range(classes), "zero_division": 0.0}
+    return {
+        "accuracy": float(accuracy_score(labels, predictions)),
+        "micro_f1": float(f1_score(labels, predictions, average="micro", **kwargs)),
+        "macro_f1": float(f1_score(labels, predictions, average="macro", **kwargs)),
+    }
+
+
+def per_class(labels: np.ndarray, predictions: np.ndarray, classes: tuple[str, ...]) -> pd.DataFrame:
+    """One row per class: precision, recall, f1 (fractions) and support (images)."""
+    numbers = precision_recall_fscore_support(labels, predictions, labels=range(len(classes)), zero_division=0.0)
+    return pd.DataFrame(dict(zip(("precision", "recall", "f1", "support"), numbers, strict=True)), index=list(classes))
+
+
+def confusion(labels: np.ndarray, predictions: np.ndarray, classes: tuple[str, ...]) -> pd.DataFrame:
+    """Images by true class (rows) and predicted class (columns)."""
+    counts = confusion_matrix(labels, predictions, labels=range(len(classes)))
+    return pd.DataFrame(counts, index=list(classes), columns=list(classes))
+
+
+def quantiles(features: np.ndarray) -> dict[str, float]:
+    """The 1st, 20th, 80th and 99th percentile of all values of the penultimate features (N, 64)."""
+    return {name: float(value) for name, value in zip(QUANTILES, np.quantile(features, list(QUANTILES.values())), strict=True)}
+
+
+def interval(correct: list[np.ndarray]) -> tuple[float, float, float]:
+    """Accuracy and its 95 % interval from right/wrong per image, one array for each seed.
+
+    One seed: Wilson's interval, the chance of having drawn these test images. More: Student's t over the seeds.
+    """
+    means = np.array([c.mean() for c in correct])
+    if len(means) == 1:
+        low, high = stats.binomtest(int(correct[0].sum()), len(correct[0])).proportion_ci(method="wilson")
+        return float(means[0]), float(low), float(high)
+    half = stats.t.ppf(0.975, len(means) - 1) * stats.sem(means)
+    return float(means.mean()), float(means.mean() - half), float(means.mean() + half)
+
+
+def difference(a: list[np.ndarray], b: list[np.ndarray]) -> tuple[float, float, float]:
+    """Accuracy of a minus accuracy of b and its 95 % interval, from right/wrong per image, one array for each seed.
+
+    One seed each: from the paired differences on the same images (normal approximation of McNemar's comparison),
+    which says nothing about other seeds. More: Welch's t interval over the seeds.
+    """
+    if min(len(a), len(b)) == 1:
+        d = a[0].astype(float) - b[0].astype(float)
+        half = stats.norm.ppf(0.975) * d.std() / np.sqrt(len(d))
+        return float(d.mean()), float(d.mean() - half), float(d.mean() + half)
+    x, y = (np.array([c.mean() for c in group]) for group in (a, b))
+    if np.ptp(x) == 0 and np.ptp(y) == 0:
+        gap = float(x[0] - y[0])
+        return gap, gap, gap
+    low, high = stats.ttest_ind(x, y, equal_var=False).confidence_interval(0.95)
+    return float(x.mean() - y.mean()), float(low), float(high)

@@ -1,0 +1,285 @@
+"""Five normalizations, one formula, one table.
+
+Every norm here is the same map of a feature map x of shape (N, C, H, W),
+
+    y[n,c,h,w] = scale[n,c] * (x[n,c,h,w] - m[n,c]) + shift[n,c],
+
+and every norm gets its scale and shift from the same small table: the mean m[n,c] and the biased variance
+v[n,c] of each channel of each image. What distinguishes the norms is only the set the table is pooled over:
+
+    IN    nothing               every channel of every image has its own mean and variance
+    BN    n                     one mean and variance per channel, shared by the batch
+    LN    c                     one mean and variance per image
+    GN    the channels of a group
+    BIN   rho * BN + (1 - rho) * IN, with a learned gate rho[c] in [0, 1]
+
+Sources: BN Ioffe & Szegedy 2015 (algorithm 1), IN Ulyanov et al. 2016 (eq. 1), LN Ba et al. 2016 (eq. 3, over
+C, H, W as in Wu & He 2018), GN Wu & He 2018 (section 3), BIN Nam & Kim 2018 (eq. 4). None of torch's own
+normalization functions is called here; the statistics are float32 even if x is bfloat16.
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+def moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """x (N, C, H, W) -> x - m (same shape), m (N, C), v (N, C): mean and biased variance over H and W.
+
+    The variance is the mean square of the centred values, so a large mean costs no digits (E[x²] - E[x]² would).
+    """
+    m = x.mean((2, 3))
+    d = x - image(m)
+    return d, m, (d * d).mean((2, 3))
+
+
+def pool(m: Tensor, v: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of the union of equally large sets, from those of each (law of total variance)."""
+    mu = m.mean(dim, keepdim=True)
+    return mu, (v + (m - mu) ** 2).mean(dim, keepdim=True)
+
+
+class Normalize(torch.autograd.Function):
+    """y = scale * (x - m) + shift, where `table(m, v, *params)` gives scale and shift, both (N, C).
+
+    Forward is one pass for the moments and one for the map. Backward is again one reduction (the sums of g and of
+    g * d over H and W, which are the gradients of shift and scale), autograd through the small table, and one map:
+    dx = scale * g + p * d + q with d = x - m.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, table, *params: Tensor) -> Tensor:
+        d, m, v = moments(wide(x))
+        with torch.enable_grad():
+            leaves = [t.detach().requires_grad_() for t in (m, v, *params)]
+            scale, shift = table(*leaves)
+        ctx.save_for_backward(x)
+        ctx.small = scale, shift, leaves
+        return torch.addcmul(image(shift), d, image(scale)).to(x.dtype)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, g: Tensor):
+        (x,) = ctx.saved_tensors
+        scale, shift, leaves = ctx.small
+        d, g, a = wide(x) - image(leaves[0].detach()), wide(g), scale.detach()
+        sum_g, sum_gd = g.sum((2, 3)), (g * d).sum((2, 3))
+        dm, dv, *dparams = torch.autograd.grad(
+            (scale, shift), leaves, (sum_gd, sum_g), retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        size = x.shape[2] * x.shape[3]
+        p, q = 2 * dv / size, (dm - a * sum_g) / size
+        dx = torch.addcmul(image(q), d, image(p)).addcmul_(g, image(a))
+        return dx.to(x.dtype), None, *dparams
+
+
+def wide(x: Tensor) -> Tensor:
+    """x in the precision of the statistics: float32, or float64 if x is."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def image(t: Tensor) -> Tensor:
+    """(N, C) -> (N, C, 1, 1), to be broadcast over H and W."""
+    return t[:, :, None, None]
+
+
+class Norm2d(nn.Module):
+    """What the five share: `weight` and `bias` of shape (C,), the input check and the map.
+
+    A subclass gives `table(m, v, *params)`, which pools the moments and returns scale and shift, each (N, C).
+    """
+
+    def __init__(self, num_channels: int, eps: float = 1e-5, affine: bool = True):
+        super().__init__()
+        if not isinstance(num_channels, int) or isinstance(num_channels, bool) or num_channels < 1:
+            raise ValueError(f"the number of channels is {num_channels!r}; it must be an integer of at least 1")
+        if not isinstance(eps, (int, float)) or not eps > 0:
+            raise ValueError(f"eps is {eps!r}; it must be a number above 0")
+        self.num_channels, self.eps, self.affine = num_channels, float(eps), affine
+        self.register_parameter("weight", nn.Parameter(torch.ones(num_channels)) if affine else None)
+        self.register_parameter("bias", nn.Parameter(torch.zeros(num_channels)) if affine else None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H, W) in x's dtype. ValueError if x has another shape or too few values."""
+        self.check(x)
+        return Normalize.apply(x, self.table, *self.parameters(recurse=False))
+
+    def check(self, x: Tensor) -> None:
+        name = type(self).__name__
+        if x.dim() != 4 or x.shape[1] != self.num_channels:
+            raise ValueError(f"{name} was given shape {tuple(x.shape)}; it takes (N, {self.num_channels}, H, W)")
+        if not x.is_floating_point():
+            raise ValueError(f"{name} was given {x.dtype} values; it takes floating point values")
+
+    def affine_map(self, scale: Tensor, shift: Tensor, weight: Tensor | None, bias: Tensor | None):
+        """The learned per-channel weight and bias, applied to a normalization's scale and shift."""
+        return (scale, shift) if weight is None else (scale * weight, shift * weight + bias)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_channels}, eps={self.eps}, affine={self.affine}"
+
+
+class LayerNorm2d(Norm2d):
+    """Layer normalization over (C, H, W) of each image: nn.GroupNorm(1, C)."""
+
+    def table(self, m, v, weight=None, bias=None):
+        mu, var = pool(m, v, dim=1)  # (N, 1)
+        rstd = (var + self.eps).rsqrt().expand_as(m)
+        return self.affine_map(rstd, rstd * (m - mu), weight, bias)
+
+
+class GroupNorm2d(Norm2d):
+    """Group normalization over (C/G, H, W) of each image. ValueError if the G groups do not divide the C channels."""
+
+    def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True):
+        super().__init__(num_channels, eps, affine)
+        if not isinstance(num_groups, int) or num_groups < 1 or num_channels % num_groups:
+            raise ValueError(f"{num_groups!r} groups do not divide {num_channels} channels; give a divisor of it")
+        self.num_groups = num_groups
+
+    def table(self, m, v, weight=None, bias=None):
+        grouped = (len(m), self.num_groups, -1)  # (N, G, C/G)
+        mu, var = pool(m.view(grouped), v.view(grouped), dim=2)
+        rstd = (var + self.eps).rsqrt().expand(grouped[:2] + (self.num_channels // self.num_groups,))
+        shift = rstd * (m.view(grouped) - mu)
+        return self.affine_map(rstd.reshape(m.shape), shift.reshape(m.shape), weight, bias)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_groups}, {super().extra_repr()}"
+
+
+def check_map_size(module: nn.Module, x: Tensor) -> None:
+    if x.shape[2] * x.shape[3] < 2:
+        raise ValueError(
+            f"{type(module).__name__} was given maps of {x.shape[2]}×{x.shape[3]}; with one value per channel and image "
+            "there is no variance, so H * W must be at least 2"
+        )
+
+
+class InstanceNorm2d(Norm2d):
+    """Instance normalization over (H, W) of each channel of each image."""
+
+    def __init__(self, num_features: int, eps: float = 1e-5, affine: bool = True):
+        super().__init__(num_features, eps, affine)
+
+    def check(self, x):
+        super().check(x)
+        check_map_size(self, x)
+
+    def table(self, m, v, weight=None, bias=None):
+        return self.affine_map((v + self.eps).rsqrt(), torch.zeros_like(m), weight, bias)
+
+
+class BatchNorm2d(Norm2d):
+    """Batch normalization over (N, H, W) of each channel.
+
+    Buffers `running_mean`, `running_var` (unbiased) and `num_batches_tracked` follow nn.BatchNorm2d: updated in
+    training only, with `momentum` as the weight of the new batch (None: the average of all batches), used in eval.
+    ValueError in training if a channel has a single value.
+    """
+
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True):
+        super().__init__(num_features, eps, affine)
+        if momentum is not None and not (isinstance(momentum, (int, float)) and 0 <= momentum <= 1):
+            raise ValueError(f"momentum is {momentum!r}; it must be a number from 0 to 1, or None")
+        self.momentum = momentum
+        self.register_buffer("running_mean", torch.zeros(num_features))
+        self.register_buffer("running_var", torch.ones(num_features))
+        self.register_buffer("num_batches_tracked", torch.tensor(0))
+
+    def check(self, x):
+        super().check(x)
+        self.values = x.numel() // max(self.num_channels, 1)  # per channel
+        if self.training and self.values < 2:
+            raise ValueError(
+                f"{type(self).__name__} in training was given shape {tuple(x.shape)}; with one value per channel "
+                "there is no variance, so N * H * W must be at least 2"
+            )
+
+    def statistics(self, m: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and biased variance of each channel, (1, C): of this batch in training, the running ones in eval."""
+        if not self.training:
+            return self.running_mean[None], self.running_var[None]
+        mu, var = pool(m, v, dim=0)
+        self.update(mu.detach()[0], var.detach()[0])
+        return mu, var
+
+    @torch.no_grad()
+    def update(self, mu: Tensor, var: Tensor) -> None:
+        self.num_batches_tracked += 1
+        weight = self.momentum if self.momentum is not None else 1 / self.num_batches_tracked.item()
+        unbiased = var * (self.values / (self.values - 1))
+        self.running_mean.lerp_(mu.to(self.running_mean.dtype), weight)
+        self.running_var.lerp_(unbiased.to(self.running_var.dtype), weight)
+
+    def table(self, m, v, weight=None, bias=None):
+        mu, var = self.statistics(m, v)
+        rstd = (var + self.eps).rsqrt().expand_as(m)
+        return self.affine_map(rstd, rstd * (m - mu), weight, bias)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, momentum={self.momentum}"
+
+
+class BatchInstanceNorm2d(BatchNorm2d):
+    """Batch-instance normalization: weight * (rho * BN + (1 - rho) * IN) + bias.
+
+    The gate `rho` (C,) is a parameter that starts at 1 (pure BN). The optimizer must keep it in [0, 1]:
+    `keep_gates(model, optimizer)` clips it after every step, as the paper does.
+    """
+
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True):
+        super().__init__(num_features, eps, momentum, affine)
+        self.rho = nn.Parameter(torch.ones(num_features))
+
+    def check(self, x):
+        super().check(x)
+        check_map_size(self, x)
+
+    def table(self, m, v, *params):
+        *affine, rho = params
+        mu, var = self.statistics(m, v)
+        batch, instance = rho * (var + self.eps).rsqrt(), (1 - rho) * (v + self.eps).rsqrt()
+        return self.affine_map(batch + instance, batch * (m - mu), *(affine or (None, None)))
+
+
+def gates(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The BIN gates of a model, by the name of their layer, in forward order."""
+    return {name: m.rho for name, m in model.named_modules() if isinstance(m, BatchInstanceNorm2d)}
+
+
+def keep_gates(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """From now on every `optimizer.step()` ends with the gates of `model` clipped to [0, 1]."""
+    rhos = list(gates(model).values())
+
+    @torch.no_grad()
+    def clip(*_):
+        for rho in rhos:
+            rho.clamp_(0, 1)
+
+    if rhos:
+        optimizer.register_step_post_hook(clip)
+
+
+#: key -> the layer for a number of channels. `group_size` channels form one group of GN.
+NORMS = {
+    "torch_bn": lambda channels, group_size: nn.BatchNorm2d(channels),
+    "bn": lambda channels, group_size: BatchNorm2d(channels),
+    "in": lambda channels, group_size: InstanceNorm2d(channels),
+    "bin": lambda channels, group_size: BatchInstanceNorm2d(channels),
+    "ln": lambda channels, group_size: LayerNorm2d(channels),
+    "gn": lambda channels, group_size: GroupNorm2d(groups(channels, group_size), channels),
+    "nn": lambda channels, group_size: nn.Identity(),
+}
+
+
+def groups(channels: int, group_size: int) -> int:
+    if not isinstance(group_size, int) or group_size < 1 or channels % group_size:
+        raise ValueError(f"groups of {group_size!r} channels do not divide {channels} channels; give a divisor of it")
+    return channels // group_size
+
+
+def make_norm(norm: str, channels: int, group_size: int = 4) -> nn.Module:
+    """The norm layer of a registry key. 4 channels a group: C/4 groups, as the earlier study that 03 compares with."""
+    if norm not in NORMS:
+        raise ValueError(f"unknown norm {norm!r}; the norms are {', '.join(NORMS)}")
+    return NORMS[norm](channels, group_size)

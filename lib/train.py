@@ -1,0 +1,198 @@
+"""fit(run): train it, resume it, or return it at once when it is done."""
+
+import math
+import time
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from tqdm.auto import tqdm
+
+from lib import data as data_module
+from lib import metrics, runs
+from lib.norms import gates, keep_gates
+from lib.resnet import ResNet
+from lib.runs import Folder, Result, Run
+
+
+def fit(run: Run, outputs="outputs", data_dir="data", device=None, progress: bool = True) -> Result:
+    """The finished run. What was trained before, to the end or to some epoch, is not trained again.
+
+    ValueError for data that do not fit the run, before anything is trained.
+    """
+    folder = Folder(run, outputs)
+    if not folder.done:
+        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        data = load_data(run, data_dir).to(device)
+        with folder.lock(say=tqdm.write):
+            if not folder.done:
+                train(run, data, folder, device, progress)
+        runs.write_results(outputs)
+    return Result(run, outputs)
+
+
+def load_data(run: Run, data_dir) -> data_module.Data:
+    data = data_module.load(run.dataset, data_dir, run.split_seed, run.train_size)
+    if run.classes != len(data.classes):
+        raise ValueError(f"r is {run.classes}, but {run.data_name} has {len(data.classes)} classes; give that number")
+    height, width = data.train.images.shape[2:]
+    if height % ResNet.stride or width % ResNet.stride:
+        raise ValueError(f"the images are {height}×{width}; both sides must be multiples of {ResNet.stride}")
+    if run.data_hash != data_module.fingerprint(run.dataset):
+        raise ValueError(f"the files of {run.dataset} are not those of run {run.id}; make the Run anew from the folder")
+    return data
+
+
+def new_model(run: Run) -> ResNet:
+    """The network with its initial weights, which depend on the seed but not on the norm."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(run.seed)
+        return ResNet(run.n, run.classes, run.norm, run.group_size)
+
+
+def new_optimizer(run: Run, model: nn.Module) -> torch.optim.Optimizer:
+    """SGD or Adam; BIN's gates learn `gate_lr` times as fast, are not decayed, and stay in [0, 1]."""
+    rhos = list(gates(model).values())
+    others = [p for p in model.parameters() if all(p is not rho for rho in rhos)]
+    groups = [{"params": others, "weight_decay": run.weight_decay, "lr_scale": 1.0}]
+    if rhos:
+        groups.append({"params": rhos, "weight_decay": 0.0, "lr_scale": run.gate_lr})
+    if run.optimizer == "sgd":
+        optimizer = torch.optim.SGD(groups, lr=run.lr, momentum=run.momentum)
+    else:
+        optimizer = torch.optim.Adam(groups, lr=run.lr)
+    keep_gates(model, optimizer)
+    return optimizer
+
+
+def learning_rate(run: Run, epoch: float) -> float:
+    """At a time in epochs, counted from 0 and not whole: linear warm-up, then the schedule down to `run.epochs`."""
+    if epoch < run.warmup_epochs:
+        return run.lr * epoch / run.warmup_epochs
+    if run.schedule == "cosine":
+        share = (epoch - run.warmup_epochs) / max(run.epochs - run.warmup_epochs, 1e-9)
+        return run.lr * 0.5 * (1 + math.cos(math.pi * min(share, 1)))
+    if run.schedule == "step":  # He et al. 2016: divided by 10 after a half and after three quarters
+        return run.lr * 0.1 ** sum(epoch >= part * run.epochs for part in (0.5, 0.75))
+    return run.lr
+
+
+def train(run: Run, data: data_module.Data, folder: Folder, device: torch.device, progress: bool) -> None:
+    folder.write_json("config.json", vars_of(run))
+    model = new_model(run).to(device, memory_format=torch.channels_last)
+    optimizer = new_optimizer(run, model)
+    state = folder.load_checkpoint(say=tqdm.write)
+    if state is None:
+        state = {"epoch": 0, "best_epoch": 0, "best": cpu_copy(model), "history": [], "diverged": False}
+    else:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+
+    steps = math.ceil(len(data.train) / run.batch_size)
+    bar = tqdm(total=run.epochs * steps, initial=state["epoch"] * steps, desc=run.id, unit="batch", disable=not progress)
+    with bar:
+        while not finished(run, state):
+            epoch = state["epoch"] + 1
+            row = {"epoch": epoch, "lr": learning_rate(run, epoch - 0.5)}
+            row |= train_epoch(run, model, optimizer, data, epoch, bar)
+            start = time.perf_counter()
+            val = evaluate(model, data, data.val)
+            row |= {"val_loss": val["loss"], "val_accuracy": val["accuracy"]}
+            row |= {"eval_seconds": time.perf_counter() - start} | metrics.quantiles(val["features"])
+            state["history"].append(row)
+            bar.set_postfix_str(
+                f"epoch {epoch}/{run.epochs} loss {row['train_loss']:.3f} val {row['val_loss']:.3f} "
+                f"accuracy {row['train_accuracy']:.3f} val {row['val_accuracy']:.3f}"
+            )
+            state["diverged"] = not math.isfinite(row["train_loss"])
+            best = max((r["val_accuracy"] for r in state["history"][:-1]), default=-1.0)
+            if row["val_accuracy"] > best and not state["diverged"]:
+                state |= {"best": cpu_copy(model), "best_epoch": epoch}
+            state |= {"epoch": epoch, "model": cpu_copy(model), "optimizer": optimizer.state_dict()}
+            folder.save_checkpoint(state)
+    finish(run, model, data, folder, state, device)
+
+
+def finished(run: Run, state: dict) -> bool:
+    stopped = run.patience is not None and state["epoch"] - state["best_epoch"] >= run.patience
+    return state["epoch"] >= run.epochs or stopped or state["diverged"]
+
+
+def vars_of(run: Run) -> dict:
+    return {name: getattr(run, name) for name in run.__dataclass_fields__} | {"code_version": runs.CODE_VERSION}
+
+
+def cpu_copy(model: nn.Module) -> dict:
+    return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+
+
+def train_epoch(run: Run, model, optimizer, data, epoch: int, bar) -> dict[str, float]:
+    """One pass over the training split: mean loss and accuracy while training, and the seconds it took."""
+    model.train()
+    device = data.train.labels.device
+    loss_sum, correct, start = torch.zeros((), device=device), torch.zeros((), device=device), time.perf_counter()
+    steps = math.ceil(len(data.train) / run.batch_size)
+    for step, (x, y) in enumerate(data_module.train_batches(data, run.batch_size, run.augment, run.seed, epoch)):
+        lr = learning_rate(run, epoch - 1 + (step + 1) / steps)
+        for group in optimizer.param_groups:
+            group["lr"] = lr * group["lr_scale"]
+        with torch.autocast(device.type, torch.bfloat16, enabled=run.precision == "bf16"):
+            logits = model(x.contiguous(memory_format=torch.channels_last))
+        logits = logits.float()
+        loss = F.cross_entropy(logits, y)
+        optimizer.zero_grad()
+        loss.backward()
+        if run.clip_norm is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), run.clip_norm)
+        optimizer.step()
+        loss_sum += loss.detach() * len(y)
+        correct += (logits.argmax(1) == y).sum()
+        bar.update()
+    count = len(data.train)
+    mean_loss, accuracy = (loss_sum / count).item(), (correct / count).item()  # waits for the device
+    return {"train_loss": mean_loss, "train_accuracy": accuracy, "seconds": time.perf_counter() - start}
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, data: data_module.Data, split: data_module.Split) -> dict:
+    """Mean loss, accuracy, predictions (N,) and penultimate features (N, 64) of a split, in eval mode and float32."""
+    model.eval()
+    features, logits = [], []
+    for x, _ in data_module.eval_batches(data, split):
+        f = model.features(x.contiguous(memory_format=torch.channels_last))
+        features.append(f)
+        logits.append(model.linear(f))
+    features, logits = torch.cat(features), torch.cat(logits)
+    predictions = logits.argmax(1)
+    return {
+        "loss": F.cross_entropy(logits, split.labels).item(),
+        "accuracy": (predictions == split.labels).double().mean().item(),
+        "predictions": predictions.cpu().numpy(),
+        "features": features.cpu().numpy(),
+    }
+
+
+def finish(run: Run, model, data, folder: Folder, state: dict, device) -> None:
+    """Score the best epoch's weights on the three splits. The test split is read here, once, and nowhere before."""
+    model.load_state_dict(state["best"])
+    splits, arrays = {}, {}
+    for name in runs.SPLITS:
+        split = getattr(data, name)
+        found = evaluate(model, data, split)
+        labels = split.labels.cpu().numpy()
+        splits[name] = {"loss": found["loss"]} | metrics.scores(labels, found["predictions"], run.classes)
+        arrays |= {f"{name}_labels": labels.astype(np.int16), f"{name}_predictions": found["predictions"].astype(np.int16)}
+    folder.save_model(state["best"])
+    folder.write_with("predictions.npz", lambda file: np.savez_compressed(file, **arrays))
+    folder.write_json("env.json", runs.environment(device))
+    folder.write_json(
+        "metrics.json",
+        {
+            "status": "diverged" if state["diverged"] else "done",
+            "best_epoch": state["best_epoch"],
+            "epochs_run": state["epoch"],
+            "train_seconds": sum(row["seconds"] for row in state["history"]),
+            "splits": splits,
+        },
+    )
