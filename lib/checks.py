@@ -1,0 +1,64 @@
+"""Our layers against independent ones: the comparisons that notebook 02 shows and the tests demand."""
+
+import copy
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from lib.norms import BatchNorm2d, GroupNorm2d, InstanceNorm2d, LayerNorm2d
+
+
+def pairs(channels: int, group_size: int = 4) -> dict[str, tuple[nn.Module, nn.Module]]:
+    """name -> (our layer, PyTorch's), with the same random weight and bias."""
+    found = {
+        "BN": (BatchNorm2d(channels), nn.BatchNorm2d(channels)),
+        "IN": (InstanceNorm2d(channels), nn.InstanceNorm2d(channels, affine=True)),
+        "LN": (LayerNorm2d(channels), nn.GroupNorm(1, channels)),
+        "GN": (GroupNorm2d(channels // group_size, channels), nn.GroupNorm(channels // group_size, channels)),
+    }
+    with torch.no_grad():
+        for ours, theirs in found.values():
+            for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+                a.copy_(torch.randn_like(a))
+                b.copy_(a)
+    return found
+
+
+def largest(a: Tensor, b: Tensor) -> float:
+    """Largest difference of two tensors, relative to 1 + the value of b."""
+    return ((a.double() - b.double()).abs() / (1 + b.double().abs())).max().item()
+
+
+def compare(ours: nn.Module, theirs: nn.Module, x: Tensor, training: bool = True) -> dict[str, float]:
+    """Largest relative difference of output, gradients and buffers after one forward and backward of x (N, C, H, W).
+
+    Both layers are copied first and taken to x's dtype. Theirs sees x contiguous: in float32 and channels-last,
+    PyTorch's own group norm on the CPU loses digits (see `group_norm_errors`).
+    """
+    seen = []
+    for layer, image in ((ours, x), (theirs, x.contiguous())):
+        layer = copy.deepcopy(layer).to(x.dtype).train(training)
+        image = image.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+        y = layer(image)
+        generator = torch.Generator().manual_seed(1)
+        y.backward(torch.randn(y.shape, generator=generator, dtype=torch.float64).to(x.dtype))
+        grads = {f"gradient of {name}": p.grad for name, p in layer.named_parameters()}
+        seen.append({"output": y.detach(), "gradient of x": image.grad} | grads | dict(layer.named_buffers()))
+    mine, reference = seen
+    assert mine.keys() == reference.keys(), (mine.keys(), reference.keys())
+    return {name: largest(mine[name], reference[name]) for name in reference}
+
+
+def group_norm_errors(mean: float = 1e3, std: float = 0.1) -> pd.DataFrame:
+    """Largest error of float32 group norms against the same in float64, for values far from zero, by memory format."""
+    torch.manual_seed(0)
+    x = mean + std * torch.randn(8, 16, 8, 8)
+    exact = nn.GroupNorm(4, 16).double()(x.double())
+    rows = []
+    for name, layer in (("PyTorch's", nn.GroupNorm(4, 16)), ("ours", GroupNorm2d(4, 16))):
+        for form in (torch.contiguous_format, torch.channels_last):
+            error = (layer(x.contiguous(memory_format=form)).double() - exact).abs().max().item()
+            form_name = "channels-last" if form is torch.channels_last else "contiguous"
+            rows.append({"GroupNorm": name, "memory format": form_name, "largest error": error})
+    return pd.DataFrame(rows)

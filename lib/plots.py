@@ -1,0 +1,273 @@
+"""The figures and tables of the report. Everything here takes DataFrames and arrays, never models.
+
+One colour, line style and marker per variant throughout (Okabe & Ito's colour-blind safe palette).
+"""
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from IPython.display import HTML, Markdown, display, update_display
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+WIDTH = 6.7  # inches: the text width of the PDF, so that figure text has the size it says
+
+#: variant -> colour, line style
+STYLES = {
+    "torch_bn": ("#000000", (0, (1, 1))),
+    "bn": ("#0072B2", "-"),
+    "in": ("#E69F00", (0, (5, 1.5))),
+    "bin": ("#D55E00", "-."),
+    "ln": ("#009E73", (0, (3, 1, 1, 1, 1, 1))),
+    "gn": ("#CC79A7", "-"),
+    "nn": ("#767676", "--"),
+    "bn_8": ("#56B4E9", "--"),
+    "gn_8": ("#7A3B69", "--"),
+}
+
+
+def setup() -> None:
+    """Vector figures with text of the report's size. Called once at the top of a notebook."""
+    from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+    set_matplotlib_formats("svg")
+    sns.set_theme(context="paper", style="ticks")
+    mpl.rcParams.update(
+        {
+            "font.size": 9, "axes.labelsize": 9, "axes.titlesize": 9, "legend.fontsize": 8, "xtick.labelsize": 8,
+            "ytick.labelsize": 8, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
+            "grid.color": "#e6e6e6", "lines.linewidth": 1.3, "legend.frameon": False, "figure.constrained_layout.use": True,
+            "svg.hashsalt": "report", "savefig.bbox": None,
+        }
+    )  # fmt: skip
+
+
+def show(fig: Figure, caption: str) -> None:
+    """A figure and its caption; the report numbers it."""
+    display(fig)
+    plt.close(fig)
+    display(Markdown(f"*{caption}*"), metadata={"caption": "figure"})
+
+
+def table(frame: pd.DataFrame, caption: str, digits: int = 3) -> None:
+    """A table without its index and its caption; the report numbers it. Floats get `digits` decimals."""
+    display(HTML(table_html(frame, digits)))
+    display(Markdown(f"*{caption}*"), metadata={"caption": "table"})
+
+
+def table_html(frame: pd.DataFrame, digits: int = 3) -> str:
+    def number(value) -> str:
+        return "–" if pd.isna(value) else f"{value:.{digits}f}"
+
+    return frame.to_html(index=False, border=0, float_format=number, na_rep="–", classes="report", justify="left")
+
+
+class Answer:
+    """The place at the top of a notebook where its answer appears once it is computed further down."""
+
+    def __init__(self):
+        self.text = display(Markdown("*The answer appears here when the notebook has run to its end.*"), display_id=True)
+        self.figure = display(Markdown(""), display_id=True)
+        self.caption = display(Markdown(""), display_id=True)
+
+    def update(self, sentences: list[str], fig: Figure, caption: str) -> None:
+        """The sentences (the first is what the abstract quotes), one figure and its caption."""
+        text = Markdown("\n\n".join(sentences))
+        update_display(text, display_id=self.text.display_id, metadata={"headline": sentences[0]})
+        self.figure.update(fig)
+        plt.close(fig)
+        update_display(
+            Markdown(f"*{caption}*"), display_id=self.caption.display_id, metadata={"caption": "figure"}
+        )
+
+
+def mean_band(frames: list[pd.DataFrame], column: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Epochs, and mean, minimum and maximum over the seeds, up to the last epoch that all seeds have."""
+    length = min(len(frame) for frame in frames)
+    values = np.array([frame[column].to_numpy()[:length] for frame in frames])
+    return frames[0]["epoch"].to_numpy()[:length], values.mean(0), values.min(0), values.max(0)
+
+
+def draw(ax, variant: str, label: str, frames: list[pd.DataFrame], column: str, as_error: bool = False) -> None:
+    """One variant's curve: the mean over seeds, their range as a band."""
+    color, style = STYLES[variant]
+    epochs, mean, low, high = mean_band(frames, column)
+    if as_error:
+        mean, low, high = 100 * (1 - mean), 100 * (1 - high), 100 * (1 - low)
+    ax.plot(epochs, mean, color=color, linestyle=style, label=label)
+    if len(frames) > 1:
+        ax.fill_between(epochs, low, high, color=color, alpha=0.2, linewidth=0)
+
+
+def epoch_axis(ax) -> None:
+    ax.set_xlabel("epoch")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def learning_curves(histories: dict[str, list[pd.DataFrame]], labels: dict[str, str]) -> Figure:
+    """Training and validation error (%) and loss, one line per variant."""
+    fig, axes = plt.subplots(2, 2, figsize=(WIDTH, 4.9), sharex=True)
+    for row, (kind, unit) in enumerate((("accuracy", "error (%)"), ("loss", "loss (nats)"))):
+        for column, part in enumerate(("train", "val")):
+            ax = axes[row, column]
+            for variant, frames in histories.items():
+                draw(ax, variant, labels[variant], frames, f"{part}_{kind}", as_error=kind == "accuracy")
+            ax.set_title({"train": "training", "val": "validation"}[part] + " " + unit.split(" ")[0])
+            ax.set_ylabel(unit)
+            if kind == "loss":
+                ax.set_yscale("log")
+                epoch_axis(ax)
+    for row in axes:
+        row[1].sharey(row[0]) if row is axes[0] else None
+    handles, names = axes[0, 0].get_legend_handles_labels()
+    fig.legend(handles, names, loc="outside upper center", ncols=min(len(names), 7), handlelength=2.6)
+    return fig
+
+
+def training_curves(history: pd.DataFrame, best_epoch: int) -> Figure:
+    """Error (%) and loss of one run, training and validation, with the best validation epoch marked."""
+    fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.7))
+    best = history[history["epoch"] == best_epoch]
+    for ax, kind in zip(axes, ("accuracy", "loss"), strict=True):
+        for part, color, style in (("train", "#0072B2", "--"), ("val", "#D55E00", "-")):
+            values = history[f"{part}_{kind}"]
+            values = 100 * (1 - values) if kind == "accuracy" else values
+            ax.plot(history["epoch"], values, color=color, linestyle=style, label={"train": "training", "val": "validation"}[part])
+        if len(best):
+            chosen = best[f"val_{kind}"].item()
+            chosen = 100 * (1 - chosen) if kind == "accuracy" else chosen
+            ax.plot(best_epoch, chosen, "o", color="#D55E00", markeredgecolor="black", label=f"best epoch ({best_epoch})")
+        ax.set_ylabel("error (%)" if kind == "accuracy" else "loss (nats)")
+        epoch_axis(ax)
+    axes[1].set_yscale("log")
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    return fig
+
+
+def accuracy_intervals(rows: pd.DataFrame, title: str = "test accuracy (%)") -> Figure:
+    """Accuracy and interval per variant. Columns: variant, label, accuracy, low, high (fractions)."""
+    rows = rows.sort_values("accuracy", ignore_index=True)
+    fig, ax = plt.subplots(figsize=(WIDTH, 0.5 + 0.3 * len(rows)))
+    for y, row in rows.iterrows():
+        color = STYLES[row["variant"]][0]
+        ax.plot([100 * row["low"], 100 * row["high"]], [y, y], color=color, linewidth=2)
+        ax.plot(100 * row["accuracy"], y, "o", color=color, markeredgecolor="black", markersize=5)
+    ax.set_yticks(range(len(rows)), rows["label"])
+    ax.set_ylim(-0.6, len(rows) - 0.4)
+    ax.set_xlabel(title)
+    return fig
+
+
+def confusion_matrix(counts: pd.DataFrame) -> Figure:
+    """Share of each true class (%) by predicted class, the counts as DataFrame (true × predicted)."""
+    share = 100 * counts.div(counts.sum(axis=1).clip(lower=1), axis=0)
+    fig, ax = plt.subplots(figsize=(WIDTH, 0.9 + 0.36 * len(counts)))
+    small = len(counts) <= 12
+    sns.heatmap(
+        share, ax=ax, annot=small, fmt=".0f", cmap="Blues", vmin=0, vmax=100, linewidths=0.5,
+        cbar_kws={"label": "share of the true class (%)"}, annot_kws={"size": 8},
+    )  # fmt: skip
+    ax.set_xlabel("predicted class")
+    ax.set_ylabel("true class")
+    ax.tick_params(axis="x", rotation=45 if max(map(len, map(str, counts))) > 2 else 0)
+    ax.tick_params(axis="y", rotation=0)
+    return fig
+
+
+def image_grid(images: np.ndarray, titles: list[str], columns: int = 10) -> Figure:
+    """Images uint8 (N, H, W, 3) with a title each."""
+    rows = -(-len(images) // columns)
+    fig, axes = plt.subplots(rows, columns, figsize=(WIDTH, 0.88 * rows), squeeze=False)
+    for ax in axes.flat:
+        ax.axis("off")
+    for ax, image, title in zip(axes.flat, images, titles, strict=False):
+        ax.imshow(image, interpolation="nearest")
+        ax.set_title(title, fontsize=7, pad=2)
+    return fig
+
+
+def difference_curves(a: pd.DataFrame, b: pd.DataFrame, labels: tuple[str, str]) -> Figure:
+    """Two runs' error curves over each other (left) and their difference in percentage points (right)."""
+    fig, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.7))
+    for part, color in (("train", "#0072B2"), ("val", "#D55E00")):
+        name = {"train": "training", "val": "validation"}[part]
+        for frame, label, style, width in ((a, labels[0], "-", 2.4), (b, labels[1], "--", 1.0)):
+            shade = color if style == "-" else "black"
+            alpha = 0.55 if style == "-" else 1
+            left.plot(frame["epoch"], 100 * (1 - frame[f"{part}_accuracy"]), color=shade, linestyle=style, linewidth=width,
+                      alpha=alpha, label=f"{name}, {label}")  # fmt: skip
+        gap = 100 * (a[f"{part}_accuracy"] - b[f"{part}_accuracy"])
+        right.plot(a["epoch"], gap, color=color, linestyle="-" if part == "val" else "--", label=name)
+    right.axhline(0, color="black", linewidth=0.7)
+    left.set_ylabel("error (%)")
+    right.set_ylabel("accuracy difference (points)")
+    right.legend()
+    left.legend(fontsize=7)
+    for ax in (left, right):
+        epoch_axis(ax)
+    return fig
+
+
+def quantile_curves(history: pd.DataFrame, variant: str, label: str) -> Figure:
+    """The four feature quantiles of one run by epoch."""
+    fig, ax = plt.subplots(figsize=(WIDTH, 2.6))
+    quantile_lines(ax, history, variant)
+    ax.set_title(label)
+    ax.set_ylabel("feature value")
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return fig
+
+
+def quantile_lines(ax, history: pd.DataFrame, variant: str) -> None:
+    color = STYLES[variant][0]
+    names = {"q99": "99th", "q80": "80th", "q20": "20th", "q01": "1st"}
+    for (column, name), style in zip(names.items(), ("-", "--", "-.", ":"), strict=True):
+        ax.plot(history["epoch"], history[column], color=color, linestyle=style, label=f"{name} percentile")
+    ax.fill_between(history["epoch"], history["q20"], history["q80"], color=color, alpha=0.15, linewidth=0)
+    epoch_axis(ax)
+
+
+def quantile_grid(histories: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
+    """The quantiles of every variant on the same axes: one panel each, all panels with the same scale."""
+    columns = 4
+    rows = -(-len(histories) // columns)
+    fig, axes = plt.subplots(rows, columns, figsize=(WIDTH, 1.9 * rows + 0.3), sharex=True, sharey=True, squeeze=False)
+    for ax, (variant, history) in zip(axes.flat, histories.items(), strict=False):
+        quantile_lines(ax, history, variant)
+        ax.set_title(labels[variant])
+        ax.set_xlabel("")
+    for ax in axes.flat[len(histories) :]:
+        ax.axis("off")
+        ax.legend(*axes[0, 0].get_legend_handles_labels(), loc="center", labelcolor="black")
+    for ax in axes[-1]:
+        ax.set_xlabel("epoch")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("feature value")
+    axes[0, 0].set_yscale("symlog", linthresh=1)
+    return fig
+
+
+def gate_values(gates: pd.DataFrame) -> Figure:
+    """BIN's gates, one dot per channel. Columns: layer (in forward order), rho."""
+    order = list(dict.fromkeys(gates["layer"]))
+    fig, ax = plt.subplots(figsize=(WIDTH, 2.8))
+    sns.stripplot(gates, x="layer", y="rho", order=order, color=STYLES["bin"][0], size=3, jitter=0.3, alpha=0.6, ax=ax)
+    means = gates.groupby("layer", sort=False)["rho"].mean()
+    ax.plot(range(len(order)), means.loc[order], "_", color="black", markersize=14, markeredgewidth=2, label="mean of the layer")
+    ax.set_ylim(-0.05, 1.05)
+    ax.set_ylabel("gate ρ (1: batch, 0: instance)")
+    ax.set_xlabel("layer, from input to output")
+    ax.tick_params(axis="x", rotation=40)
+    ax.legend(loc="lower left")
+    return fig
+
+
+def bars_seconds(rows: pd.DataFrame) -> Figure:
+    """Training seconds per epoch. Columns: variant, label, seconds."""
+    fig, ax = plt.subplots(figsize=(WIDTH, 0.6 + 0.32 * len(rows)))
+    ax.barh(rows["label"], rows["seconds"], color=[STYLES[v][0] for v in rows["variant"]])
+    ax.invert_yaxis()
+    ax.set_xlabel("training seconds per epoch (median)")
+    return fig

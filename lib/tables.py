@@ -1,0 +1,176 @@
+"""From finished runs to the DataFrames and sentences of the report. `found` is variant -> its runs, one a seed."""
+
+import numpy as np
+import pandas as pd
+
+from lib import metrics, runs
+from lib.norms import gates
+from lib.runs import Result
+from lib.study import LABELS
+
+Found = dict[str, list[Result]]
+
+
+def labels(found: Found) -> dict[str, str]:
+    """variant -> its name in figures and tables, which says if a run diverged."""
+    return {v: LABELS[v] + " (diverged)" * any(r.diverged for r in results) for v, results in found.items()}
+
+
+def histories(found: Found) -> dict[str, list[pd.DataFrame]]:
+    return {variant: [result.history for result in results] for variant, results in found.items()}
+
+
+def scores(found: Found) -> pd.DataFrame:
+    """Variant × (split, score): means over the seeds of accuracy, micro F1 and macro F1, as fractions."""
+    names = {"accuracy": "acc.", "micro_f1": "micro F1", "macro_f1": "macro F1"}
+    titles = {"train": "training", "val": "validation", "test": "test"}
+    rows = []
+    for variant, results in found.items():
+        row = {("", "variant"): labels(found)[variant]}
+        for split in runs.SPLITS:
+            for name, title in names.items():
+                row[titles[split], title] = np.mean([result.score(name, split) for result in results])
+        rows.append(row)
+    frame = pd.DataFrame(rows)
+    frame.columns = pd.MultiIndex.from_tuples(frame.columns)
+    return frame
+
+
+def split_scores(result: Result) -> pd.DataFrame:
+    """One run: a row per split with loss, accuracy, micro F1, macro F1 and the number of images."""
+    return pd.DataFrame(
+        {
+            "split": split,
+            "images": len(result.correct(split)),
+            "loss": result.score("loss", split),
+            "accuracy": result.score("accuracy", split),
+            "micro F1": result.score("micro_f1", split),
+            "macro F1": result.score("macro_f1", split),
+        }
+        for split in runs.SPLITS
+    )
+
+
+def accuracies(found: Found, split: str = "test") -> pd.DataFrame:
+    """Variant, label, accuracy, low, high (95 % interval) and seeds, accuracies as fractions."""
+    rows = []
+    for variant, results in found.items():
+        accuracy, low, high = metrics.interval([result.correct(split) for result in results])
+        row = {"variant": variant, "label": labels(found)[variant], "accuracy": accuracy, "low": low, "high": high}
+        rows.append(row | {"seeds": len(results)})
+    return pd.DataFrame(rows)
+
+
+def per_class(results: list[Result], classes, split: str = "test") -> pd.DataFrame:
+    """Precision, recall, F1 and support of each class, the means over the seeds."""
+    arrays = (result.predictions for result in results)
+    frames = [metrics.per_class(a[f"{split}_labels"], a[f"{split}_predictions"], classes) for a in arrays]
+    return sum(frames) / len(frames)
+
+
+def per_class_scores(found: Found, classes, score: str, split: str = "test") -> pd.DataFrame:
+    """Class × variant of one per-class score."""
+    columns = {labels(found)[v]: per_class(results, classes, split)[score] for v, results in found.items()}
+    return pd.DataFrame(columns).reset_index(names="class")
+
+
+def epochs_to_reach(found: Found, targets) -> pd.DataFrame:
+    """First epoch with at least the given validation accuracy (fraction), the median over seeds; – if not all got there."""
+    rows = []
+    for variant, results in found.items():
+        row = {"variant": labels(found)[variant]}
+        for target in targets:
+            reached = [r.history.loc[r.history["val_accuracy"] >= target, "epoch"].min() for r in results]
+            row[f"{100 * target:.0f} %"] = "–" if np.isnan(reached).any() else f"{np.median(reached):g}"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def differences(found: Found, reference: str) -> pd.DataFrame:
+    """Test accuracy of every variant minus the reference's, in points, with its 95 % interval and a verdict."""
+    rows = []
+    for variant in found:
+        if variant != reference:
+            gap, low, high = (100 * value for value in gap_of(found, variant, reference))
+            verdict = "higher" if low > 0 else "lower" if high < 0 else "no clear difference"
+            rows.append(
+                {
+                    "variant": labels(found)[variant],
+                    f"minus {LABELS[reference]} (points)": f"{gap:+.2f}",
+                    "95 % interval": f"{low:+.2f} to {high:+.2f}",
+                    "verdict": verdict,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def gap_of(found: Found, a: str, b: str) -> tuple[float, float, float]:
+    """Test accuracy of variant a minus b's with its 95 % interval, as fractions."""
+    return metrics.difference(*([result.correct() for result in found[v]] for v in (a, b)))
+
+
+def basis(found: Found) -> str:
+    """What the intervals account for."""
+    seeds = min(len(results) for results in found.values())
+    images = len(next(iter(found.values()))[0].correct())
+    if seeds == 1:
+        return f"one seed; the interval covers the choice of the {images:,} test images, not the seed"
+    return f"{seeds} seeds; the interval covers the seed"
+
+
+def compared(found: Found, a: str, b: str) -> str:
+    """A sentence: which of two variants is better on the test split, by how much, and whether that is clear."""
+    gap, low, high = (100 * value for value in gap_of(found, a, b))
+    names = LABELS[a], LABELS[b]
+    if low <= 0 <= high:
+        return (
+            f"there is no clear difference between {names[0]} and {names[1]} "
+            f"({gap:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f})"
+        )
+    direction = "above" if gap > 0 else "below"
+    return f"{names[0]} is {abs(gap):.2f} points {direction} {names[1]} (95 % interval {low:+.2f} to {high:+.2f})"
+
+
+def percent(fraction: float, digits: int = 1) -> str:
+    return f"{100 * fraction:.{digits}f} %"
+
+
+def cost(found: Found) -> pd.DataFrame:
+    """Variant, label, median training seconds per epoch, epochs run and best epoch (means over the seeds), device."""
+    rows = []
+    for variant, results in found.items():
+        seconds = np.median(np.concatenate([result.history["seconds"] for result in results]))
+        rows.append(
+            {
+                "variant": variant,
+                "label": labels(found)[variant],
+                "seconds": seconds,
+                "epochs": np.mean([result.metrics["epochs_run"] for result in results]),
+                "best epoch": np.mean([result.best_epoch for result in results]),
+                "device": ", ".join(sorted({result.env["device"] for result in results})),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def gate_values(results: list[Result]) -> pd.DataFrame:
+    """BIN's gates at the best epoch: columns layer (in forward order), channel, rho, seed."""
+    rows = []
+    for result in results:
+        for layer, rho in gates(result.model()).items():
+            short = layer.replace("layer", "").replace(".norm", ".").replace("norm1", "stem")
+            rows += [{"layer": short, "channel": c, "rho": float(v), "seed": result.run.seed} for c, v in enumerate(rho)]
+    return pd.DataFrame(rows)
+
+
+def spread_growth(history: pd.DataFrame) -> tuple[float, float]:
+    """How the features' spread (99th minus 1st percentile) ends and how it grew.
+
+    Returns its mean over the last quarter of the epochs and that mean divided by the second quarter's: about 1 where
+    the features have settled, above it where they keep growing.
+    """
+    spread = (history["q99"] - history["q01"]).to_numpy()
+    quarter = max(1, len(spread) // 4)
+    early = spread[quarter : 2 * quarter].mean() if len(spread) > 1 else spread.mean()
+    late = spread[-quarter:].mean()
+    return float(late), float(late / early) if early > 0 else float("inf")

@@ -1,0 +1,1 @@
+"""From executed notebooks to one HTML file and one PDF."""

@@ -1,0 +1,192 @@
+"""Executes the notebooks with papermill and builds report.html and report.pdf from what they say.
+
+    python -m report.build --profile quick --dataset digits
+
+A notebook is executed again only if its source, the code, its parameters or the runs changed. A notebook that fails does not
+take the others with it: the report shows where it failed, and the exit code is 1.
+"""
+
+import argparse
+import datetime
+import hashlib
+import os
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from lib import runs
+from lib.plots import table_html
+from lib.study import LABELS, NOTEBOOKS, Study
+
+HERE = Path(__file__).resolve().parent
+SOURCES = runs.ROOT / "notebooks"
+TITLE = "Normalization in deep residual networks"
+
+
+def fingerprint(name: str, study: Study, parameters: dict) -> str:
+    """Changes with anything an execution depends on: the notebook, the code, the parameters, its runs' results."""
+    digest = hashlib.sha256(repr(sorted(parameters.items())).encode())
+    needed = [runs.Folder(run, study.outputs).path for variant in NOTEBOOKS[name] for run in study.runs(variant)]
+    files = [SOURCES / f"{name}.ipynb", *sorted((runs.ROOT / "lib").glob("*.py")), *(path / "metrics.json" for path in needed)]
+    for file in files:
+        digest.update(str(file).encode() + (file.read_bytes() if file.is_file() else b"missing"))
+    return digest.hexdigest()
+
+
+def execute(name: str, study: Study, parameters: dict, folder: Path) -> str:
+    """Run one notebook into `folder`: "" if it went well, "kept" if nothing had changed, or the error."""
+    source, target = SOURCES / f"{name}.ipynb", folder / f"{name}.ipynb"
+    if target.is_file() and key_of(target) == fingerprint(name, study, parameters):
+        return "kept"
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    try:
+        papermill.execute_notebook(
+            source, target, parameters, kernel_name="python3", cwd=SOURCES, progress_bar=False, log_output=False
+        )
+    except PapermillExecutionError as error:
+        return f"{error.ename}: {error.evalue}"
+    notebook = nbformat.read(target, as_version=4)
+    notebook.metadata["fingerprint"] = fingerprint(name, study, parameters)
+    write(target, nbformat.writes(notebook))
+    return ""
+
+
+def key_of(target: Path) -> str:
+    try:
+        return nbformat.read(target, as_version=4).metadata.get("fingerprint", "")
+    except Exception:  # nbformat raises many kinds for a damaged file; it is then made anew
+        return ""
+
+
+def write(file: Path, content: str | bytes) -> None:
+    """The file appears whole or not at all."""
+    part = file.with_name(f"{file.name}.part")
+    part.write_bytes(content.encode() if isinstance(content, str) else content)
+    os.replace(part, file)
+
+
+def combine(folder: Path, study: Study) -> tuple[nbformat.NotebookNode, dict]:
+    """The executed notebooks as one, with introduction, references and appendix, and the title page's metadata."""
+    cells = [new_markdown_cell((HERE / "introduction.md").read_text())]
+    headlines = []
+    for name in NOTEBOOKS:
+        target = folder / f"{name}.ipynb"
+        if not target.is_file():
+            cells.append(new_markdown_cell(f"# {name}\n\n**This notebook was not executed.**"))
+            continue
+        notebook = nbformat.read(target, as_version=4)
+        cells += [cell for cell in notebook.cells if not generated_by_papermill(cell)]
+        headlines += [o.metadata["headline"] for c in notebook.cells for o in c.get("outputs", []) if "headline" in o.get("metadata", {})]
+    cells += appendix(study) + [new_markdown_cell((HERE / "references.md").read_text())]
+    report = {
+        "title": TITLE,
+        "subtitle": f"What the normalization layer does to a ResNet: {study.dataset_title()}",
+        "date": datetime.date.today().isoformat(),
+        "abstract": abstract(study, headlines),
+        "numbersections": True,
+    }
+    return new_notebook(cells=cells), report
+
+
+def generated_by_papermill(cell) -> bool:
+    return "papermill-error-cell-tag" in cell.metadata.get("tags", [])
+
+
+def abstract(study: Study, headlines: list[str]) -> str:
+    start = (
+        "A small residual network is trained with batch, instance, batch-instance, layer and group normalization, each written "
+        f"from scratch, and with none. Setting: {study.describe()}."
+    )
+    missing = len(NOTEBOOKS) - len(headlines)
+    end = [f"{missing} of {len(NOTEBOOKS)} sections have no result, because their notebook failed."] if missing else []
+    return " ".join([start, *headlines, *end])
+
+
+def appendix(study: Study) -> list:
+    """How the results were made: every run, its cost and where it ran. Only runs that are finished are listed."""
+    variants = dict.fromkeys(variant for variants in NOTEBOOKS.values() for variant in variants)
+    rows, environments = [], []
+    for variant in variants:
+        for run in study.runs(variant):
+            if runs.Folder(run, study.outputs).done:
+                result = runs.Result(run, study.outputs)
+                minutes = result.metrics["train_seconds"] / 60
+                rows.append({"variant": LABELS[variant], "run": run.id, "epochs": result.metrics["epochs_run"], "minutes": minutes})
+                environments.append(result.env)
+    text = "# Appendix: how the results were made {-}\n\n"
+    if not rows:
+        return [new_markdown_cell(text + "No run is finished.")]
+    frame = pd.DataFrame(environments)
+    versions = sorted({f"{package} {version}" for env in environments for package, version in env["versions"].items()})
+    text += (
+        f"{len(rows)} runs, {sum(row['minutes'] for row in rows):.0f} minutes of training in all, on "
+        f"{' and '.join(sorted(frame['device'].unique()))} ({' or '.join(map(str, sorted(frame['threads'].unique())))} threads); "
+        f"Python {', '.join(sorted(frame['python'].unique()))}, {', '.join(versions)}. Every run's settings, history, predictions and "
+        "weights are in `outputs/runs/` under its id."
+    )
+    data = {"text/html": table_html(pd.DataFrame(rows), digits=1)}
+    caption = {"text/markdown": "*The runs of this report.*"}
+    shown = [
+        new_output("display_data", data=data),
+        new_output("display_data", data=caption, metadata={"caption": "table"}),
+    ]
+    return [new_markdown_cell(text), new_code_cell("", outputs=shown)]
+
+
+def build(study: Study, target: Path, jobs: int) -> dict[str, str]:
+    """Execute what changed, then write target/report.html and target/report.pdf. Returns the failures by notebook."""
+    from report.export import ReportHTMLExporter, TypstPDFExporter
+
+    folder = study.outputs / "notebooks"
+    for path in (folder, target):
+        path.mkdir(parents=True, exist_ok=True)
+    parameters = {
+        "profile": study.profile,
+        "dataset": study.dataset,
+        "data_dir": str(study.data_dir.resolve()),
+        "seeds": list(study.seeds),
+        "outputs": str(study.outputs.resolve()),
+    }
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        waiting = {name: pool.submit(execute, name, study, parameters, folder) for name in NOTEBOOKS}
+        failures = {}
+        for name, future in waiting.items():
+            said = future.result()
+            print(f"{name}: {'unchanged' if said == 'kept' else said or 'executed'}", flush=True)
+            if said not in ("", "kept"):
+                failures[name] = said
+    notebook, report = combine(folder, study)
+    for exporter, name in ((ReportHTMLExporter(), "report.html"), (TypstPDFExporter(), "report.pdf")):
+        content, _ = exporter.from_notebook_node(notebook, {"report": report})
+        write(target / name, content)
+        print(f"{target / name}: {len(content) / 2**20:.1f} MiB", flush=True)
+    return failures
+
+
+def main(argv=None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m report.build", description=__doc__.split("\n")[0])
+    for name, default in (("profile", "quick"), ("dataset", "digits"), ("data-dir", "data"), ("seeds", "0"), ("outputs", "outputs")):
+        parser.add_argument(f"--{name}", default=default, help=f"as of lib.study (default: {default})")
+    parser.add_argument("--report", default=HERE, type=Path, help="folder of report.html and report.pdf (default: report/)")
+    parser.add_argument("--jobs", default=2, type=int, help="notebooks at a time (default: 2)")
+    args = parser.parse_args(argv)
+    try:
+        study = Study(args.profile, args.dataset, args.data_dir, args.seeds, args.outputs)
+        failures = build(study, args.report, args.jobs)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for name, error in failures.items():
+        print(f"{name} failed: {error}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

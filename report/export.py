@@ -1,0 +1,189 @@
+"""nbconvert exporters that need neither LaTeX nor a browser: notebook → Markdown → pandoc → HTML, or Typst → PDF.
+
+    jupyter nbconvert --to typst_pdf any.ipynb
+    jupyter nbconvert --to report_html any.ipynb
+
+They are registered under nbconvert's entry point by this project's pyproject.toml. Code is hidden in the PDF and folded in
+the HTML. A Markdown output with metadata {"caption": "figure"} or {"caption": "table"} is the caption of the output before
+it and gets the next number.
+"""
+
+import base64
+import json
+import os
+import re
+import tempfile
+from pathlib import Path
+
+import pypandoc
+import typst
+from nbconvert.exporters import Exporter
+from nbconvert.filters import strip_ansi
+from nbformat import NotebookNode
+from traitlets import Bool, Unicode
+
+HERE = Path(__file__).resolve().parent
+IMAGES = {"image/svg+xml": "svg", "image/png": "png", "image/jpeg": "jpg"}
+WIDGET = "application/vnd.jupyter.widget-view+json"  # a progress bar: nothing to read on paper
+READER = "markdown+raw_html+raw_attribute-smart-implicit_figures"
+
+
+class PandocExporter(Exporter):
+    """What the two share: the notebook as pandoc's Markdown, its images as files in a folder.
+
+    `resources["report"]`, a dict of pandoc metadata (title, subtitle, abstract, date, numbersections), makes it a report
+    with a title page; without it the notebook's own first heading is the title.
+    """
+
+    exclude_input = Bool(True, help="Leave the code out.").tag(config=True)
+    export_from_notebook = None
+    to = Unicode()
+
+    def from_notebook_node(self, nb, resources=None, **kwargs):
+        nb, resources = super().from_notebook_node(nb, resources, **kwargs)
+        with tempfile.TemporaryDirectory() as folder:
+            text = to_markdown(nb, Path(folder), code=not self.exclude_input)
+            metadata = {"title": first_heading(nb) or resources.get("metadata", {}).get("name", "Notebook")}
+            metadata = {"pagetitle": metadata["title"]} if first_heading(nb) else metadata
+            metadata |= {"lang": "en"} | resources.get("report", {})
+            result = self.convert(text, Path(folder), metadata)
+        resources["output_extension"] = self.file_extension
+        return result, resources
+
+    def pandoc(self, text: str, folder: Path, metadata: dict, to: str, *args: str) -> str:
+        file = folder / "metadata.json"
+        file.write_text(json.dumps(metadata))
+        shared = [f"--metadata-file={file}", f"--resource-path={folder}", f"--lua-filter={HERE / 'report.lua'}", "--standalone"]
+        return pypandoc.convert_text(text, to, READER, [*shared, *args], sandbox=False)
+
+
+class ReportHTMLExporter(PandocExporter):
+    """One HTML file that needs no network: images and styles inside, math as MathML, code in folds."""
+
+    exclude_input = Bool(False, help="Leave the code out.").tag(config=True)
+    export_from_notebook = "Report (one HTML file)"
+    output_mimetype = "text/html"
+
+    def _file_extension_default(self):
+        return ".html"
+
+    def convert(self, text, folder, metadata):
+        args = [f"--template={HERE / 'report.html'}", "--embed-resources", "--mathml", "--toc", "--toc-depth=2"]
+        metadata = metadata | {"styles": (HERE / "report.css").read_text()}
+        return self.pandoc(text, folder, metadata, "html5", *args, *numbered(metadata))
+
+
+class TypstPDFExporter(PandocExporter):
+    """PDF by Typst, which comes as a wheel with its fonts. RuntimeError with Typst's message if it cannot be set."""
+
+    export_from_notebook = "PDF via Typst"
+    output_mimetype = "application/pdf"
+
+    def _file_extension_default(self):
+        return ".pdf"
+
+    def convert(self, text, folder, metadata):
+        source = folder / "notebook.typ"
+        args = [f"--template={HERE / 'report.typ'}", *numbered(metadata)]
+        source.write_text(self.pandoc(text, folder, metadata, "typst", *args), encoding="utf-8")
+        if kept := os.environ.get("REPORT_KEEP_TYPST"):  # to look at what Typst was given
+            Path(kept).write_text(source.read_text())
+        return typst.compile(str(source), root=str(folder))
+
+
+def numbered(metadata: dict) -> list[str]:
+    return ["--number-sections"] if metadata.get("numbersections") else []
+
+
+def first_heading(nb: NotebookNode) -> str | None:
+    for cell in nb.cells:
+        match = re.search(r"^#\s+(.+)$", cell.source, re.M) if cell.cell_type == "markdown" else None
+        if match:
+            return match[1].strip()
+    return None
+
+
+def to_markdown(nb: NotebookNode, folder: Path, code: bool) -> str:
+    """The notebook as pandoc's Markdown. Images are written into `folder`."""
+    parts, counts = [], {"figure": 0, "table": 0}
+    for number, cell in enumerate(nb.cells):
+        if cell.cell_type == "markdown":
+            parts.append(with_attachments(cell, folder, number))
+        elif cell.cell_type == "raw":
+            continue
+        else:
+            if code and cell.source.strip():
+                parts.append(f"```{{=html}}\n<details class='code'><summary>code</summary>\n```\n{fence(cell.source, 'python')}"
+                             "\n```{=html}\n</details>\n```")  # fmt: skip
+            parts += outputs(cell.outputs, folder, f"{number:03d}", counts)
+    return "\n\n".join(parts) + "\n"
+
+
+def with_attachments(cell: NotebookNode, folder: Path, number: int) -> str:
+    text = cell.source
+    for name, bundle in cell.get("attachments", {}).items():
+        mime, content = next(iter(bundle.items()))
+        file = folder / f"attachment{number:03d}-{re.sub('[^A-Za-z0-9.]', '_', name)}"
+        file.write_bytes(image_bytes(mime, content))
+        text = text.replace(f"attachment:{name}", file.name)
+    return text
+
+
+def outputs(found: list[NotebookNode], folder: Path, name: str, counts: dict[str, int]) -> list[str]:
+    parts, previous = [], None
+    for index, output in enumerate(found):
+        kind = output.get("metadata", {}).get("caption")
+        if kind in counts and previous is not None:
+            counts[kind] += 1
+            caption = output.data["text/markdown"].strip().strip("*").strip()
+            label = f"{kind.capitalize()} {counts[kind]}."
+            parts[-1] = f"::::: {{.captioned .{kind}}}\n{parts[-1]}\n\n:::: caption\n**{label}** {caption}\n::::\n:::::"
+            previous = None
+            continue
+        text = render(output, folder, f"{name}-{index:02d}")
+        previous = text
+        if text:
+            parts.append(text)
+    return parts
+
+
+def render(output: NotebookNode, folder: Path, name: str) -> str | None:
+    """One output as Markdown; None for what does not belong on paper (progress bars, messages on stderr)."""
+    if output.output_type == "stream":
+        return fence(strip_ansi(output.text)) if output.name == "stdout" and output.text.strip() else None
+    if output.output_type == "error":
+        trace = strip_ansi("\n".join(output.traceback)) or f"{output.ename}: {output.evalue}"
+        return f"::: failed\n**This cell failed: {escape(output.ename)}**\n\n{fence(trace)}\n:::"
+    data = output.data
+    if WIDGET in data:
+        return None
+    for mime, suffix in IMAGES.items():
+        if mime in data:
+            file = folder / f"output{name}.{suffix}"
+            file.write_bytes(image_bytes(mime, data[mime]))
+            width = output.get("metadata", {}).get(mime, {}).get("width") if isinstance(output.get("metadata"), dict) else None
+            return f"![]({file.name})" + (f"{{width={width}px}}" if width else "")
+    if "text/markdown" in data:
+        return data["text/markdown"] or None
+    if "text/latex" in data:
+        return data["text/latex"]
+    if "text/html" in data:
+        html = re.sub(r"<(style|script)\b.*?</\1>", "", data["text/html"], flags=re.S)
+        return fence(html, "{=html}")
+    text = data.get("text/plain", "")
+    return fence(text) if text and not re.fullmatch(r"<.* at 0x[0-9a-f]+>|<Figure size .*>", text) else None
+
+
+def image_bytes(mime: str, content) -> bytes:
+    content = content if isinstance(content, str) else "".join(content)
+    return content.encode() if mime == "image/svg+xml" else base64.b64decode(content)
+
+
+def fence(text: str, kind: str = "") -> str:
+    """A fenced block whose fence is longer than any inside."""
+    ticks = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    return f"{ticks}{kind}\n{text.rstrip()}\n{ticks}"
+
+
+def escape(text: str) -> str:
+    return re.sub(r"([\\`*_{}\[\]<>#$])", r"\\\1", text)

@@ -1,0 +1,48 @@
+-- Captions become real figures; HTML tables become pandoc's own where the target is not HTML.
+
+local function native(block)
+  if block.format == "html" and not FORMAT:match("html") then
+    return pandoc.read(block.text, "html").blocks
+  end
+end
+
+local function captioned(div)
+  if not div.classes:includes("captioned") then return nil end
+  local body, caption = pandoc.Blocks {}, pandoc.Blocks {}
+  for _, block in ipairs(div.content) do
+    if block.t == "Div" and block.classes:includes("caption") then caption:extend(block.content) else body:insert(block) end
+  end
+  if FORMAT == "typst" and #body == 1 and body[1].t == "Table" then
+    body[1].caption = {long = caption}
+    return body[1]
+  end
+  local kind = div.classes:includes("table") and "table" or "figure"
+  return pandoc.Figure(body, {long = caption}, pandoc.Attr("", {kind}))
+end
+
+-- Typst: a column is as wide as what stands in it, numbers to the right; the template shrinks a table wider than the page.
+local function columns(tbl)
+  if FORMAT ~= "typst" then return nil end
+  for index, spec in ipairs(tbl.colspecs) do
+    local given = spec[1]
+    tbl.colspecs[index] = {given ~= "AlignDefault" and given or index == 1 and "AlignLeft" or "AlignRight", nil}
+  end
+  return tbl
+end
+
+-- A long table may break across pages; a short one, like every figure, stays whole.
+local function breakable(tbl)
+  if FORMAT ~= "typst" or #tbl.bodies == 0 or #tbl.bodies[1].body <= 30 then return nil end
+  return {pandoc.RawBlock("typst", "#[#show figure: set block(breakable: true)"), tbl, pandoc.RawBlock("typst", "]")}
+end
+
+local function failed(div)
+  if FORMAT == "typst" and div.classes:includes("failed") then
+    local blocks = pandoc.Blocks {pandoc.RawBlock("typst", "#block(stroke: (left: 2pt + red), inset: (left: 8pt))[")}
+    blocks:extend(div.content)
+    blocks:insert(pandoc.RawBlock("typst", "]"))
+    return blocks
+  end
+end
+
+return {{RawBlock = native}, {Table = columns}, {Div = captioned}, {Table = breakable}, {Div = failed}}
