@@ -74,7 +74,7 @@ def load(dataset: str, data_dir="data", split_seed: int = 0, train_size: int | N
 
 
 def check_name(dataset: str) -> None:
-    if not isinstance(dataset, str) or dataset not in ("digits", "cifar10") and not dataset.startswith("folder:"):
+    if not isinstance(dataset, str) or (dataset not in ("digits", "cifar10") and not dataset.startswith("folder:")):
         raise ValueError(f"unknown data set {dataset!r}; the data sets are digits, cifar10 and folder:PATH")
 
 

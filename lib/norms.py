@@ -137,11 +137,11 @@ class GroupNorm2d(Norm2d):
         self.num_groups = num_groups
 
     def table(self, m, v, weight=None, bias=None):
-        grouped = (len(m), self.num_groups, -1)  # (N, G, C/G)
-        mu, var = pool(m.view(grouped), v.view(grouped), dim=2)
-        rstd = (var + self.eps).rsqrt().expand(grouped[:2] + (self.num_channels // self.num_groups,))
-        shift = rstd * (m.view(grouped) - mu)
-        return self.affine_map(rstd.reshape(m.shape), shift.reshape(m.shape), weight, bias)
+        m_grouped, v_grouped = (t.view(len(m), self.num_groups, -1) for t in (m, v))  # (N, G, C/G)
+        mu, var = pool(m_grouped, v_grouped, dim=2)  # (N, G, 1)
+        rstd = (var + self.eps).rsqrt()
+        scale, shift = rstd.expand_as(m_grouped), rstd * (m_grouped - mu)
+        return self.affine_map(scale.reshape(m.shape), shift.reshape(m.shape), weight, bias)
 
     def extra_repr(self) -> str:
         return f"{self.num_groups}, {super().extra_repr()}"

@@ -78,9 +78,7 @@ class Answer:
         update_display(text, display_id=self.text.display_id, metadata={"headline": sentences[0]})
         self.figure.update(fig)
         plt.close(fig)
-        update_display(
-            Markdown(f"*{caption}*"), display_id=self.caption.display_id, metadata={"caption": "figure"}
-        )
+        update_display(Markdown(f"*{caption}*"), display_id=self.caption.display_id, metadata={"caption": "figure"})
 
 
 def mean_band(frames: list[pd.DataFrame], column: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -108,7 +106,7 @@ def epoch_axis(ax) -> None:
 
 def learning_curves(histories: dict[str, list[pd.DataFrame]], labels: dict[str, str]) -> Figure:
     """Training and validation error (%) and loss, one line per variant."""
-    fig, axes = plt.subplots(2, 2, figsize=(WIDTH, 4.9), sharex=True)
+    fig, axes = plt.subplots(2, 2, figsize=(WIDTH, 4.9), sharex=True, sharey="row")
     for row, (kind, unit) in enumerate((("accuracy", "error (%)"), ("loss", "loss (nats)"))):
         for column, part in enumerate(("train", "val")):
             ax = axes[row, column]
@@ -119,8 +117,6 @@ def learning_curves(histories: dict[str, list[pd.DataFrame]], labels: dict[str, 
             if kind == "loss":
                 ax.set_yscale("log")
                 epoch_axis(ax)
-    for row in axes:
-        row[1].sharey(row[0]) if row is axes[0] else None
     handles, names = axes[0, 0].get_legend_handles_labels()
     fig.legend(handles, names, loc="outside upper center", ncols=min(len(names), 7), handlelength=2.6)
     return fig
@@ -134,7 +130,9 @@ def training_curves(history: pd.DataFrame, best_epoch: int) -> Figure:
         for part, color, style in (("train", "#0072B2", "--"), ("val", "#D55E00", "-")):
             values = history[f"{part}_{kind}"]
             values = 100 * (1 - values) if kind == "accuracy" else values
-            ax.plot(history["epoch"], values, color=color, linestyle=style, label={"train": "training", "val": "validation"}[part])
+            ax.plot(
+                history["epoch"], values, color=color, linestyle=style, label={"train": "training", "val": "validation"}[part]
+            )
         if len(best):
             chosen = best[f"val_{kind}"].item()
             chosen = 100 * (1 - chosen) if kind == "accuracy" else chosen
@@ -188,25 +186,64 @@ def image_grid(images: np.ndarray, titles: list[str], columns: int = 10) -> Figu
     return fig
 
 
-def difference_curves(a: pd.DataFrame, b: pd.DataFrame, labels: tuple[str, str]) -> Figure:
-    """Two runs' error curves over each other (left) and their difference in percentage points (right)."""
-    fig, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.7))
-    for part, color in (("train", "#0072B2"), ("val", "#D55E00")):
-        name = {"train": "training", "val": "validation"}[part]
-        for frame, label, style, width in ((a, labels[0], "-", 2.4), (b, labels[1], "--", 1.0)):
-            shade = color if style == "-" else "black"
-            alpha = 0.55 if style == "-" else 1
-            left.plot(frame["epoch"], 100 * (1 - frame[f"{part}_accuracy"]), color=shade, linestyle=style, linewidth=width,
-                      alpha=alpha, label=f"{name}, {label}")  # fmt: skip
-        gap = 100 * (a[f"{part}_accuracy"] - b[f"{part}_accuracy"])
-        right.plot(a["epoch"], gap, color=color, linestyle="-" if part == "val" else "--", label=name)
-    right.axhline(0, color="black", linewidth=0.7)
-    left.set_ylabel("error (%)")
-    right.set_ylabel("accuracy difference (points)")
-    right.legend()
-    left.legend(fontsize=7)
-    for ax in (left, right):
+PARTS = {"train": ("training", "#0072B2"), "val": ("validation", "#D55E00")}
+
+
+def overlaid_curves(a: pd.DataFrame, b: pd.DataFrame, labels: tuple[str, str]) -> Figure:
+    """Error (%) and loss of two runs over each other: a as a broad pale line, b as a thin black one on top."""
+    fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.8))
+    for ax, kind in zip(axes, ("accuracy", "loss"), strict=True):
+        for part, (name, color) in PARTS.items():
+            for frame, label, look in (
+                (a, labels[0], {"color": color, "linewidth": 3, "alpha": 0.5}),
+                (b, labels[1], {"color": "black", "linewidth": 0.9, "linestyle": "--" if part == "train" else "-"}),
+            ):
+                values = frame[f"{part}_{kind}"]
+                ax.plot(frame["epoch"], 100 * (1 - values) if kind == "accuracy" else values, label=f"{name}, {label}", **look)
+        ax.set_ylabel("error (%)" if kind == "accuracy" else "loss (nats)")
         epoch_axis(ax)
+    axes[1].set_yscale("log")
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    return fig
+
+
+def difference_curves(a: pd.DataFrame, b: pd.DataFrame) -> Figure:
+    """Accuracy of run a minus accuracy of run b by epoch, in percentage points."""
+    fig, ax = plt.subplots(figsize=(WIDTH, 2.3))
+    for part, (name, color) in PARTS.items():
+        gap = 100 * (a[f"{part}_accuracy"] - b[f"{part}_accuracy"])
+        ax.plot(a["epoch"], gap, color=color, linestyle="--" if part == "train" else "-", label=name)
+    ax.axhline(0, color="black", linewidth=0.7)
+    ax.set_ylabel("accuracy difference (points)")
+    ax.legend()
+    epoch_axis(ax)
+    return fig
+
+
+def class_scores(scores: pd.DataFrame) -> Figure:
+    """Precision, recall and F1 of each class. Columns: class, precision, recall, f1 (fractions)."""
+    fig, ax = plt.subplots(figsize=(WIDTH, 0.7 + 0.22 * len(scores)))
+    rows = range(len(scores))
+    ax.hlines(rows, scores[["precision", "recall"]].min(axis=1), scores[["precision", "recall"]].max(axis=1), color="#b0b0b0")
+    looks = {"precision": ("<", "#0072B2"), "recall": (">", "#D55E00"), "f1": ("o", "#000000")}
+    for name, (marker, color) in looks.items():
+        ax.plot(scores[name], rows, marker, color=color, markersize=5, label=name.replace("f1", "F1"))
+    ax.set_yticks(rows, scores["class"])
+    ax.invert_yaxis()
+    ax.set_xlabel("score on the test split")
+    fig.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    return fig
+
+
+def spread_curves(histories: dict[str, list[pd.DataFrame]], labels: dict[str, str]) -> Figure:
+    """Distance from the 1st to the 99th percentile of the features by epoch, one line per variant."""
+    fig, ax = plt.subplots(figsize=(WIDTH, 3))
+    for variant, frames in histories.items():
+        draw(ax, variant, labels[variant], [frame.assign(spread=frame["q99"] - frame["q01"]) for frame in frames], "spread")
+    ax.set_yscale("log")
+    ax.set_ylabel("99th minus 1st percentile")
+    epoch_axis(ax)
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), handlelength=2.6)
     return fig
 
 
@@ -255,19 +292,12 @@ def gate_values(gates: pd.DataFrame) -> Figure:
     fig, ax = plt.subplots(figsize=(WIDTH, 2.8))
     sns.stripplot(gates, x="layer", y="rho", order=order, color=STYLES["bin"][0], size=3, jitter=0.3, alpha=0.6, ax=ax)
     means = gates.groupby("layer", sort=False)["rho"].mean()
-    ax.plot(range(len(order)), means.loc[order], "_", color="black", markersize=14, markeredgewidth=2, label="mean of the layer")
+    ax.plot(
+        range(len(order)), means.loc[order], "_", color="black", markersize=14, markeredgewidth=2, label="mean of the layer"
+    )
     ax.set_ylim(-0.05, 1.05)
     ax.set_ylabel("gate ρ (1: batch, 0: instance)")
     ax.set_xlabel("layer, from input to output")
     ax.tick_params(axis="x", rotation=40)
     ax.legend(loc="lower left")
-    return fig
-
-
-def bars_seconds(rows: pd.DataFrame) -> Figure:
-    """Training seconds per epoch. Columns: variant, label, seconds."""
-    fig, ax = plt.subplots(figsize=(WIDTH, 0.6 + 0.32 * len(rows)))
-    ax.barh(rows["label"], rows["seconds"], color=[STYLES[v][0] for v in rows["variant"]])
-    ax.invert_yaxis()
-    ax.set_xlabel("training seconds per epoch (median)")
     return fig

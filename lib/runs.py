@@ -239,8 +239,10 @@ def stored(outputs="outputs") -> list[Result]:
     return found
 
 
-COLUMNS = "run_id dataset norm n batch_size optimizer lr schedule augment seed epochs best_epoch".split()
-SCORES = "loss accuracy micro_f1 macro_f1".split()
+COLUMNS = [
+    "run_id", "dataset", "norm", "n", "batch_size", "optimizer", "lr", "schedule", "augment", "seed", "epochs", "best_epoch",
+]  # fmt: skip
+SCORES = ["loss", "accuracy", "micro_f1", "macro_f1"]
 
 
 def results(found: list[Result]) -> pd.DataFrame:

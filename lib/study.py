@@ -80,7 +80,7 @@ class Study:
 
     def runs(self, variant: str) -> list[Run]:
         """The runs of a variant, one for each seed."""
-        norm, _, batch = variant.partition("_8") if variant.endswith("_8") else (variant, "", "")
+        norm = variant.removesuffix("_8")
         kwargs = {"norm": norm, "dataset": self.dataset, "augment": "crop" if self.dataset == "digits" else "crop+flip"}
         if self.dataset.startswith("folder:"):
             kwargs["classes"] = len(data.class_names(data.folder_path(self.dataset)))
@@ -98,8 +98,7 @@ class Study:
         """variant -> its finished runs, one for each seed; those that are missing are trained now."""
         plan = {variant: self.runs(variant) for variant in variants}  # every error shows before any training
         return {
-            variant: [fit(run, self.outputs, self.data_dir, progress=progress) for run in plan[variant]]
-            for variant in plan
+            variant: [fit(run, self.outputs, self.data_dir, progress=progress) for run in plan[variant]] for variant in plan
         }
 
     def data(self) -> data.Data:
@@ -134,9 +133,7 @@ def parse_seeds(seeds) -> tuple[int, ...]:
         if not found or len(set(found)) < len(found) or any(type(seed) is not int or seed < 0 for seed in found):
             raise ValueError
     except ValueError:
-        raise ValueError(
-            f"seeds is {seeds!r}; it must be one or more different integers of at least 0, as in 0,1,2"
-        ) from None
+        raise ValueError(f"seeds is {seeds!r}; it must be one or more different integers of at least 0, as in 0,1,2") from None
     return found
 
 

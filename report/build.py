@@ -83,8 +83,10 @@ def combine(folder: Path, study: Study) -> tuple[nbformat.NotebookNode, dict]:
             continue
         notebook = nbformat.read(target, as_version=4)
         cells += [cell for cell in notebook.cells if not generated_by_papermill(cell)]
-        headlines += [o.metadata["headline"] for c in notebook.cells for o in c.get("outputs", []) if "headline" in o.get("metadata", {})]
-    cells += appendix(study) + [new_markdown_cell((HERE / "references.md").read_text())]
+        headlines += [
+            o.metadata["headline"] for c in notebook.cells for o in c.get("outputs", []) if "headline" in o.get("metadata", {})
+        ]
+    cells += [*appendix(study), new_markdown_cell((HERE / "references.md").read_text())]
     report = {
         "title": TITLE,
         "subtitle": f"What the normalization layer does to a ResNet: {study.dataset_title()}",
@@ -118,18 +120,22 @@ def appendix(study: Study) -> list:
             if runs.Folder(run, study.outputs).done:
                 result = runs.Result(run, study.outputs)
                 minutes = result.metrics["train_seconds"] / 60
-                rows.append({"variant": LABELS[variant], "run": run.id, "epochs": result.metrics["epochs_run"], "minutes": minutes})
+                rows.append(
+                    {"variant": LABELS[variant], "run": run.id, "epochs": result.metrics["epochs_run"], "minutes": minutes}
+                )
                 environments.append(result.env)
     text = "# Appendix: how the results were made {-}\n\n"
     if not rows:
         return [new_markdown_cell(text + "No run is finished.")]
     frame = pd.DataFrame(environments)
-    versions = sorted({f"{package} {version}" for env in environments for package, version in env["versions"].items()})
+    devices, threads, pythons = (", ".join(sorted(set(map(str, frame[name])))) for name in ("device", "threads", "python"))
+    versions = ", ".join(
+        sorted({f"{package} {version}" for env in environments for package, version in env["versions"].items()})
+    )
     text += (
-        f"{len(rows)} runs, {sum(row['minutes'] for row in rows):.0f} minutes of training in all, on "
-        f"{' and '.join(sorted(frame['device'].unique()))} ({' or '.join(map(str, sorted(frame['threads'].unique())))} threads); "
-        f"Python {', '.join(sorted(frame['python'].unique()))}, {', '.join(versions)}. Every run's settings, history, predictions and "
-        "weights are in `outputs/runs/` under its id."
+        f"{len(rows)} runs, {sum(row['minutes'] for row in rows):.0f} minutes of training in all, on {devices} (threads: "
+        f"{threads}) with Python {pythons}, {versions}. Every run's settings, history, predictions and weights are in "
+        "`outputs/runs/` under its id."
     )
     data = {"text/html": table_html(pd.DataFrame(rows), digits=1)}
     caption = {"text/markdown": "*The runs of this report.*"}
@@ -172,7 +178,13 @@ def build(study: Study, target: Path, jobs: int) -> dict[str, str]:
 
 def main(argv=None) -> int:
     parser = argparse.ArgumentParser(prog="python -m report.build", description=__doc__.split("\n")[0])
-    for name, default in (("profile", "quick"), ("dataset", "digits"), ("data-dir", "data"), ("seeds", "0"), ("outputs", "outputs")):
+    for name, default in (
+        ("profile", "quick"),
+        ("dataset", "digits"),
+        ("data-dir", "data"),
+        ("seeds", "0"),
+        ("outputs", "outputs"),
+    ):
         parser.add_argument(f"--{name}", default=default, help=f"as of lib.study (default: {default})")
     parser.add_argument("--report", default=HERE, type=Path, help="folder of report.html and report.pdf (default: report/)")
     parser.add_argument("--jobs", default=2, type=int, help="notebooks at a time (default: 2)")

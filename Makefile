@@ -1,0 +1,46 @@
+# make report   set up, train what is missing, run the notebooks, build report/report.html and report/report.pdf
+# make test     set up, run the tests (all notebooks at profile smoke among them)
+# make lint     check the code and the notebooks       make lab     JupyterLab       make clean   remove what a run made
+
+PROFILE  ?= quick
+DATASET  ?= digits
+DATA_DIR ?= data
+SEEDS    ?= 0
+OUTPUTS  ?= outputs
+PYTHON   ?= python3
+
+BIN   := .venv/bin
+STUDY := --profile "$(PROFILE)" --dataset "$(DATASET)" --data-dir "$(DATA_DIR)" --seeds "$(SEEDS)" --outputs "$(OUTPUTS)"
+
+.PHONY: report train test lint lab clean
+.DELETE_ON_ERROR:
+
+report: train
+	$(BIN)/python -m report.build $(STUDY)
+
+train: .venv/installed
+	$(BIN)/python -m lib.study $(STUDY)
+
+test: .venv/installed-dev
+	$(BIN)/python -m pytest $(TESTS)
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/nbstripout --verify notebooks/*.ipynb
+
+lab: .venv/installed
+	$(BIN)/jupyter lab notebooks
+
+.venv/installed: requirements.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf outputs/notebooks outputs/results.csv report/report.html report/report.pdf .pytest_cache .ruff_cache
