@@ -28,32 +28,38 @@ SOURCES = runs.ROOT / "notebooks"
 TITLE = "Normalization in deep residual networks"
 
 
-def fingerprint(name: str, study: Study, parameters: dict) -> str:
+def fingerprint(source: Path, study: Study, parameters: dict) -> str:
     """Changes with anything an execution depends on: the notebook, the code, the parameters, its runs' results."""
     digest = hashlib.sha256(repr(sorted(parameters.items())).encode())
-    needed = [runs.Folder(run, study.outputs).path for variant in NOTEBOOKS[name] for run in study.runs(variant)]
-    files = [SOURCES / f"{name}.ipynb", *sorted((runs.ROOT / "lib").glob("*.py")), *(path / "metrics.json" for path in needed)]
+    needed = [runs.Folder(run, study.outputs).path for variant in NOTEBOOKS[source.stem] for run in study.runs(variant)]
+    files = [source, *sorted((runs.ROOT / "lib").glob("*.py")), *(path / "metrics.json" for path in needed)]
     for file in files:
         digest.update(str(file).encode() + (file.read_bytes() if file.is_file() else b"missing"))
     return digest.hexdigest()
 
 
-def execute(name: str, study: Study, parameters: dict, folder: Path) -> str:
+def execute(source: Path, study: Study, parameters: dict, folder: Path) -> str:
     """Run one notebook into `folder`: "" if it went well, "kept" if nothing had changed, or the error."""
-    source, target = SOURCES / f"{name}.ipynb", folder / f"{name}.ipynb"
-    if target.is_file() and key_of(target) == fingerprint(name, study, parameters):
+    target = folder / source.name
+    if target.is_file() and key_of(target) == fingerprint(source, study, parameters):
         return "kept"
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
     try:
         papermill.execute_notebook(
-            source, target, parameters, kernel_name="python3", cwd=SOURCES, progress_bar=False, log_output=False
+            source,
+            target,
+            parameters,
+            kernel_name="python3",
+            cwd=source.parent,
+            progress_bar=False,
+            extra_arguments=["--IPKernelApp.log_level=40"],  # errors only: what is wrong shows in the notebook
         )
     except PapermillExecutionError as error:
         return f"{error.ename}: {error.evalue}"
     notebook = nbformat.read(target, as_version=4)
-    notebook.metadata["fingerprint"] = fingerprint(name, study, parameters)
+    notebook.metadata["fingerprint"] = fingerprint(source, study, parameters)
     write(target, nbformat.writes(notebook))
     return ""
 
@@ -146,7 +152,7 @@ def appendix(study: Study) -> list:
     return [new_markdown_cell(text), new_code_cell("", outputs=shown)]
 
 
-def build(study: Study, target: Path, jobs: int) -> dict[str, str]:
+def build(study: Study, target: Path, jobs: int, sources: Path = SOURCES) -> dict[str, str]:
     """Execute what changed, then write target/report.html and target/report.pdf. Returns the failures by notebook."""
     from report.export import ReportHTMLExporter, TypstPDFExporter
 
@@ -161,7 +167,7 @@ def build(study: Study, target: Path, jobs: int) -> dict[str, str]:
         "outputs": str(study.outputs.resolve()),
     }
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        waiting = {name: pool.submit(execute, name, study, parameters, folder) for name in NOTEBOOKS}
+        waiting = {name: pool.submit(execute, sources / f"{name}.ipynb", study, parameters, folder) for name in NOTEBOOKS}
         failures = {}
         for name, future in waiting.items():
             said = future.result()

@@ -1,0 +1,24 @@
+import os
+
+os.environ.setdefault("MPLBACKEND", "agg")
+
+import pytest
+import torch
+
+from lib.study import NOTEBOOKS, Study
+from report import build
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory):
+    """All notebooks executed at profile smoke and the report built: (study, report folder, what failed)."""
+    folder = tmp_path_factory.mktemp("smoke")
+    study = Study("smoke", "digits", outputs=folder / "outputs")
+    study.fit(dict.fromkeys(v for variants in NOTEBOOKS.values() for v in variants), progress=False)
+    failures = build.build(study, folder / "report", jobs=2)
+    return study, folder / "report", failures

@@ -1,0 +1,234 @@
+"""Splits, augmentation and every way in which data can be wrong."""
+
+import hashlib
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.datasets import CIFAR10
+
+from lib import data
+
+
+def write_folder(path: Path, parts=("train", "test"), classes=("crow", "owl", "wren"), images=6, size=(16, 16)) -> Path:
+    rng = np.random.default_rng(0)
+    for part in parts:
+        for name in classes:
+            (path / part / name).mkdir(parents=True)
+            for i in range(images):
+                pixels = rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(path / part / name / f"{i}.png")
+    return path
+
+
+def fake_cifar(folder: Path, monkeypatch, per_batch=20) -> Path:
+    """Files in CIFAR-10's format with their MD5 sums told to torchvision: its real reading code runs on them."""
+    base = folder / CIFAR10.base_folder
+    base.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+
+    def write(name, content):
+        (base / name).write_bytes(pickle.dumps(content))
+        return [name, hashlib.md5((base / name).read_bytes()).hexdigest()]
+
+    def batch(name):
+        pixels = rng.integers(0, 256, (per_batch, 3072), dtype=np.uint8)
+        return write(name, {"data": pixels, "labels": [int(v) for v in rng.integers(0, 10, per_batch)]})
+
+    monkeypatch.setattr(CIFAR10, "train_list", [batch(f"data_batch_{i}") for i in range(1, 6)])
+    monkeypatch.setattr(CIFAR10, "test_list", [batch("test_batch")])
+    meta = write("batches.meta", {"label_names": [f"class {i}" for i in range(10)]})
+    monkeypatch.setattr(CIFAR10, "meta", {"filename": meta[0], "key": "label_names", "md5": meta[1]})
+    return folder
+
+
+def images_of(split: data.Split) -> set[bytes]:
+    return {image.numpy().tobytes() for image in split.images}
+
+
+def test_digits_are_split_without_overlap_and_always_alike():
+    a, b = data.load("digits"), data.load("digits")
+    assert (len(a.train), len(a.val), len(a.test)) == (1151, 287, 359)
+    assert a.train.images.shape[1:] == (3, 32, 32) and a.train.images.dtype == torch.uint8
+    assert torch.equal(a.train.images, b.train.images) and torch.equal(a.val.labels, b.val.labels)
+    assert not images_of(a.train) & images_of(a.val)
+    assert not (images_of(a.train) | images_of(a.val)) & images_of(a.test)
+
+
+def test_split_seed_changes_training_and_validation_but_never_the_test_split():
+    a, b = data.load("digits"), data.load("digits", split_seed=1)
+    assert not torch.equal(a.train.labels, b.train.labels)
+    assert torch.equal(a.test.images, b.test.images)
+
+
+def test_smaller_training_part_is_a_part_of_the_larger():
+    small, whole = data.load("digits", train_size=100), data.load("digits")
+    assert (len(small.train), len(small.val), len(small.test)) == (100, 25, 359)
+    assert images_of(small.train) <= images_of(whole.train) and images_of(small.val) <= images_of(whole.val)
+
+
+def test_cifar10_from_files(tmp_path, monkeypatch):
+    found = data.load("cifar10", fake_cifar(tmp_path, monkeypatch))
+    assert (len(found.train), len(found.val), len(found.test)) == (80, 20, 20)
+    raw = CIFAR10(tmp_path, train=False)
+    assert np.array_equal(found.test.images[3].permute(1, 2, 0).numpy(), raw.data[3])  # channels and orientation
+    assert found.test.labels.tolist() == raw.targets
+    assert found.classes[7] == "class 7"
+
+
+@pytest.mark.skipif(
+    "CIFAR10_DIR" not in os.environ, reason="CIFAR10_DIR does not name a folder with the official CIFAR-10 files"
+)
+def test_official_cifar10():
+    found = data.load("cifar10", os.environ["CIFAR10_DIR"])
+    assert (len(found.train), len(found.val), len(found.test)) == (40_000, 10_000, 10_000)
+    assert torch.bincount(found.test.labels).tolist() == [1000] * 10
+    assert not images_of(found.train) & images_of(found.val)
+    torch.testing.assert_close(found.mean, torch.tensor([0.4914, 0.4822, 0.4465]), atol=0.003, rtol=0)
+
+
+def test_damaged_cifar10_is_refused_before_it_is_unpickled(tmp_path, monkeypatch):
+    file = fake_cifar(tmp_path, monkeypatch) / CIFAR10.base_folder / "data_batch_3"
+    content = bytearray(file.read_bytes())
+    content[-100] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"damaged or incomplete \(MD5\)"):
+        data.load("cifar10", tmp_path)
+    file.unlink()
+    with pytest.raises(ValueError, match="damaged or incomplete"):
+        data.load("cifar10", tmp_path)
+
+
+def test_missing_cifar10_is_downloaded_or_the_reason_is_given(tmp_path, monkeypatch):
+    def no_network(self):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(CIFAR10, "download", no_network)
+    with pytest.raises(ValueError, match=r"could not be downloaded .no route to host.; put the official python batches into"):
+        data.load("cifar10", tmp_path)
+
+
+def test_statistics_are_those_of_the_training_part_alone():
+    found = data.load("digits")
+    pixels = found.train.images.double() / 255
+    torch.testing.assert_close(found.mean.double(), pixels.mean((0, 2, 3)), atol=1e-6, rtol=0)
+    torch.testing.assert_close(found.std.double(), pixels.std((0, 2, 3), correction=0), atol=1e-6, rtol=0)
+    normalized = found.normalize(found.train.images)
+    torch.testing.assert_close(normalized.mean((0, 2, 3)), torch.zeros(3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(normalized.std((0, 2, 3)), torch.ones(3), atol=1e-4, rtol=0)
+
+
+def test_crop_is_a_window_of_the_padded_image_and_flip_mirrors_it():
+    image = torch.arange(1, 1 + 3 * 8 * 8, dtype=torch.uint8).view(1, 3, 8, 8)
+    padded = torch.nn.functional.pad(image[0], [4] * 4)
+    windows = {padded[:, y : y + 8, x : x + 8].numpy().tobytes() for y in range(9) for x in range(9)}
+    mirrored = {padded[:, y : y + 8, x : x + 8].flip(2).numpy().tobytes() for y in range(9) for x in range(9)}
+    many = image.expand(2000, -1, -1, -1)
+    cropped = images_of(data.Split(data.augment(many, "crop", data.generator(0)), torch.zeros(2000)))
+    assert cropped == windows  # all 81, and nothing else
+    flipped = [i.numpy().tobytes() in mirrored for i in data.augment(many, "crop+flip", data.generator(0))]
+    assert 0.45 < np.mean(flipped) < 0.55
+    assert torch.equal(data.augment(many, "none", data.generator(0)), many)
+
+
+def test_an_epoch_sees_each_training_image_once_and_no_other():
+    found = data.load("digits", train_size=100)
+    seen = torch.cat([x for x, _ in data.train_batches(found, 32, "none", seed=3, epoch=2)])
+    wanted = data_rows(found.normalize(found.train.images))
+    assert data_rows(seen) == wanted
+
+
+def data_rows(images: torch.Tensor) -> list[bytes]:
+    return sorted(image.numpy().tobytes() for image in images)
+
+
+def test_batches_depend_on_seed_and_epoch_only():
+    found = data.load("digits", train_size=64)
+
+    def epoch(seed, number):
+        return torch.cat([x for x, _ in data.train_batches(found, 16, "crop+flip", seed, number)])
+
+    assert torch.equal(epoch(0, 1), epoch(0, 1))
+    assert not torch.equal(epoch(0, 1), epoch(0, 2))
+    assert not torch.equal(epoch(0, 1), epoch(1, 1))
+    assert not torch.equal(epoch(0, 1), epoch(1, 0))
+
+
+def test_evaluation_images_are_never_augmented():
+    found = data.load("digits", train_size=64)
+    for split in (found.val, found.test):
+        seen = torch.cat([x for x, _ in data.eval_batches(found, split, batch_size=7)])
+        assert torch.equal(seen, found.normalize(split.images))
+
+
+@pytest.mark.parametrize("parts", [("train", "test"), ("train", "val", "test")])
+def test_image_folder(tmp_path, parts):
+    found = data.load(f"folder:{write_folder(tmp_path, parts, size=(24, 16))}")
+    assert found.classes == ("crow", "owl", "wren")
+    assert found.train.images.shape[1:] == (3, 16, 24)
+    assert len(found.train) + len(found.val) == 18 * (len(parts) - 1)
+    assert len(found.test) == 18
+
+
+def test_fingerprint_of_a_folder_changes_with_any_file(tmp_path):
+    path = write_folder(tmp_path)
+    before = data.fingerprint(f"folder:{path}")
+    assert before == data.fingerprint(f"folder:{path}") and len(before) == 10
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(path / "test" / "owl" / "3.png")
+    assert data.fingerprint(f"folder:{path}") != before
+
+
+def spoil(change):
+    def make(tmp_path):
+        path = write_folder(tmp_path / "birds")
+        change(path)
+        data.load(f"folder:{path}")
+
+    return make
+
+
+def empty_class(path):
+    for file in (path / "train" / "owl").iterdir():
+        file.unlink()
+
+
+def no_classes(path):
+    for folder in (path / "train").iterdir():
+        folder.rename(path / folder.name)
+
+
+FOLDERS = {
+    "unknown name": (
+        lambda tmp: data.load("mnist"),
+        "unknown data set 'mnist'; the data sets are digits, cifar10 and folder:PATH",
+    ),
+    "not a name": (lambda tmp: data.load(10), "unknown data set 10"),
+    "missing folder": (lambda tmp: data.load(f"folder:{tmp / 'none'}"), "there is no folder .*none"),
+    "no test part": (spoil(lambda p: (p / "test").rename(p / "other")), "there is no folder .*test"),
+    "no classes": (spoil(no_classes), "0 class folders; at least 2"),
+    "class missing in test": (spoil(lambda p: (p / "test" / "owl").rename(p / "owl")), "differ in the class folders owl"),
+    "empty class": (spoil(empty_class), "owl has no images"),
+    "unreadable image": (
+        spoil(lambda p: (p / "train" / "owl" / "2.png").write_bytes(b"no image")),
+        r"owl.2\.png cannot be read",
+    ),
+    "truncated image": (
+        spoil(lambda p: (p / "train" / "owl" / "2.png").write_bytes((p / "train" / "owl" / "2.png").read_bytes()[:200])),
+        r"owl.2\.png cannot be read",
+    ),
+    "another size": (
+        spoil(lambda p: Image.fromarray(np.zeros((8, 20, 3), np.uint8)).save(p / "train" / "owl" / "2.png")),
+        r"owl.2\.png is 8×20 where the others are 16×16",
+    ),
+    "too many asked for": (lambda tmp: data.load("digits", train_size=5000), "train_size is 5000; .* has 1151 training images"),
+}
+
+
+@pytest.mark.parametrize("call, says", FOLDERS.values(), ids=FOLDERS)
+def test_bad_data_are_named(tmp_path, call, says):
+    with pytest.raises(ValueError, match=says):
+        call(tmp_path)

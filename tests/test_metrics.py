@@ -1,0 +1,78 @@
+"""Scores, quantiles and intervals against values worked out another way."""
+
+import numpy as np
+import pytest
+
+from lib import metrics
+
+LABELS = np.array([0, 0, 0, 1, 1, 2])
+PREDICTIONS = np.array([0, 0, 1, 1, 1, 0])
+
+
+def test_scores_by_hand():
+    found = metrics.scores(LABELS, PREDICTIONS, 3)
+    f1 = [2 * 2 / (3 + 3), 2 * 2 / (2 + 3), 0]  # 2 TP / (true + predicted)
+    assert found == pytest.approx({"accuracy": 4 / 6, "micro_f1": 4 / 6, "macro_f1": sum(f1) / 3})
+
+
+def test_a_class_without_images_or_predictions_still_counts():
+    assert metrics.scores(LABELS, PREDICTIONS, 4)["macro_f1"] == pytest.approx((2 / 3 + 4 / 5) / 4)
+
+
+def test_per_class_by_hand():
+    found = metrics.per_class(LABELS, PREDICTIONS, ("a", "b", "c"))
+    assert found.loc["a"].tolist() == pytest.approx([2 / 3, 2 / 3, 2 / 3, 3])
+    assert found.loc["b"].tolist() == pytest.approx([2 / 3, 1, 4 / 5, 2])
+    assert found.loc["c"].tolist() == [0, 0, 0, 1]
+
+
+def test_confusion_has_true_classes_in_rows():
+    assert metrics.confusion(LABELS, PREDICTIONS, ("a", "b", "c")).to_numpy().tolist() == [[2, 1, 0], [0, 2, 0], [1, 0, 0]]
+
+
+def test_quantiles_of_a_known_distribution():
+    found = metrics.quantiles(np.arange(1001).reshape(7, 143))
+    assert found == {"q01": 10, "q20": 200, "q80": 800, "q99": 990}
+
+
+def correct(right, total=1000):
+    return np.arange(total) < right
+
+
+def test_interval_of_one_seed_is_wilsons():
+    accuracy, low, high = metrics.interval([correct(900)])
+    z, n, p = 1.959964, 1000, 0.9
+    middle, half = (p + z * z / 2 / n) / (1 + z * z / n), z / (1 + z * z / n) * np.sqrt(p * (1 - p) / n + z * z / 4 / n / n)
+    assert (accuracy, low, high) == pytest.approx((0.9, middle - half, middle + half), abs=1e-6)
+
+
+def test_interval_over_seeds_is_students():
+    accuracy, low, high = metrics.interval([correct(900), correct(910), correct(920)])
+    assert (accuracy, high - accuracy) == pytest.approx((0.91, 4.302653 * 0.01 / np.sqrt(3)), abs=1e-6)
+    assert low == pytest.approx(2 * accuracy - high)
+
+
+def test_difference_is_paired_by_image():
+    """1 % of the images decide between the two, all the same way: clear when paired, unclear when not."""
+    gap, low, high = metrics.difference([correct(900)], [correct(890)])
+    assert gap == pytest.approx(0.01) and low > 0
+    gap, low, high = metrics.difference([correct(900)], [correct(900)[::-1]])
+    assert gap == 0 and low < 0 < high
+
+
+def test_intervals_cover_what_they_should():
+    rng = np.random.default_rng(0)
+    inside_one = inside_seeds = 0
+    for _ in range(400):
+        a, b = rng.random(500) < 0.8, rng.random(500) < 0.75
+        _, low, high = metrics.difference([a], [b])
+        inside_one += low <= 0.05 <= high
+        groups = [[rng.random(2000) < p for _ in range(3)] for p in (0.8, 0.75)]
+        _, low, high = metrics.difference(*groups)
+        inside_seeds += low <= 0.05 <= high
+    assert 0.92 <= inside_one / 400 <= 0.98
+    assert 0.92 <= inside_seeds / 400 <= 0.99
+
+
+def test_equal_seeds_give_a_gap_without_width():
+    assert metrics.difference([correct(900)] * 2, [correct(890)] * 2) == pytest.approx((0.01, 0.01, 0.01))

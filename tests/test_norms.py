@@ -1,0 +1,255 @@
+"""The norms against PyTorch's own layers in float64, and the bugs that earlier implementations had."""
+
+import pytest
+import torch
+from torch import nn
+
+from lib import checks, norms
+from lib.norms import NORMS, BatchInstanceNorm2d, BatchNorm2d, GroupNorm2d, InstanceNorm2d, LayerNorm2d
+
+SHAPES = {"4×8×5×3": (4, 8, 5, 3), "2×2 maps": (4, 8, 2, 2), "1×1 maps": (6, 8, 1, 1), "batch of one": (1, 8, 4, 4)}
+OFFSETS = {"mean 0": (0.0, 1.0), "mean 1e4, std 0.1": (1e4, 0.1)}
+FORMATS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
+
+
+def image(shape, mean=0.0, std=1.0, form=torch.contiguous_format, dtype=torch.float64):
+    return (mean + std * torch.randn(shape, dtype=torch.float64)).to(dtype).contiguous(memory_format=form)
+
+
+@pytest.mark.parametrize("name", ["BN", "IN", "LN", "GN"])
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("offset", OFFSETS)
+def test_equal_to_pytorch(name, training, form, shape, offset):
+    if name == "IN" and shape == "1×1 maps":
+        with pytest.raises(ValueError):
+            InstanceNorm2d(8)(torch.zeros(6, 8, 1, 1))
+        return
+    ours, theirs = checks.pairs(8)[name]
+    for layer in (ours, theirs):  # eval must use running statistics, not the start values
+        if name == "BN":
+            layer.running_mean.copy_(torch.linspace(-1, 1, 8))
+            layer.running_var.copy_(torch.linspace(0.5, 2, 8))
+    gaps = checks.compare(ours, theirs, image(SHAPES[shape], *OFFSETS[offset], form), training)
+    assert len(gaps) == (7 if name == "BN" else 4)
+    assert max(gaps.values()) < 1e-9, gaps
+
+
+@pytest.mark.parametrize("momentum", [0.1, 0.3, None])
+def test_running_statistics_follow_pytorch_over_batches(momentum):
+    ours, theirs = BatchNorm2d(3, momentum=momentum).double(), nn.BatchNorm2d(3, momentum=momentum).double()
+    for step in range(4):
+        x = image((5, 3, 2, 2), mean=step, std=1 + step)
+        ours(x), theirs(x)
+    torch.testing.assert_close(dict(ours.state_dict()), dict(theirs.state_dict()), rtol=1e-12, atol=1e-12)
+    ours.eval(), theirs.eval()
+    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-12, atol=1e-12)
+
+
+class ComposedBIN(nn.Module):
+    """BIN from PyTorch's own BN and IN, as the paper's equation 4 says."""
+
+    def __init__(self, source: BatchInstanceNorm2d):
+        super().__init__()
+        channels = source.num_channels
+        self.bn, self.inorm = nn.BatchNorm2d(channels, affine=False), nn.InstanceNorm2d(channels)
+        self.weight, self.bias, self.rho = (nn.Parameter(p.detach().clone()) for p in (source.weight, source.bias, source.rho))
+
+    def forward(self, x):
+        w, b, rho = (p[None, :, None, None] for p in (self.weight, self.bias, self.rho))
+        return w * (rho * self.bn(x) + (1 - rho) * self.inorm(x)) + b
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("shape", ["4×8×5×3", "2×2 maps", "batch of one"])
+def test_bin_equals_its_parts(training, shape):
+    ours = BatchInstanceNorm2d(8)
+    with torch.no_grad():
+        for p in ours.parameters():
+            p.copy_(torch.rand(8))
+    theirs = ComposedBIN(ours)
+    results = []
+    for layer in (ours, theirs):
+        layer.double().train()
+        layer(torch.arange(384.0, dtype=torch.float64).view(3, 8, 4, 4))  # moves running statistics
+        layer.train(training)
+        x = torch.linspace(-3, 5, torch.Size(SHAPES[shape]).numel()).double().sin().view(SHAPES[shape]).requires_grad_()
+        y = layer(x)
+        y.backward(y.detach().cos())
+        results.append((y, x.grad, layer.weight.grad, layer.bias.grad, layer.rho.grad))
+    for mine, reference in zip(*results, strict=True):
+        assert checks.largest(mine, reference) < 1e-9
+    assert checks.largest(ours.running_var, theirs.bn.running_var) < 1e-9
+
+
+@pytest.mark.parametrize("norm", ["bn", "in", "bin", "ln", "gn"])
+def test_gradients_by_finite_differences(norm):
+    layer = norms.make_norm(norm, 4, group_size=2).double()
+    with torch.no_grad():
+        for p in layer.parameters():
+            p.uniform_(0.2, 0.8)
+    names = [name for name, _ in layer.named_parameters()]
+
+    def function(x, *params):
+        return torch.func.functional_call(layer, dict(zip(names, params, strict=True)), (x,))
+
+    # functional_call sees parameters(), so the hand-derived backward is what is checked here
+    inputs = [image((2, 4, 2, 3)).requires_grad_(), *(p.detach().clone().requires_grad_() for p in layer.parameters())]
+    assert torch.autograd.gradcheck(function, inputs)
+
+
+def test_one_parameter_set_and_no_more():
+    for norm in ("bn", "in", "ln", "gn"):
+        assert {n: p.shape for n, p in norms.make_norm(norm, 8).named_parameters()} == {"weight": (8,), "bias": (8,)}
+    assert set(dict(BatchInstanceNorm2d(8).named_parameters())) == {"weight", "bias", "rho"}
+    assert list(dict(BatchNorm2d(8).named_buffers())) == ["running_mean", "running_var", "num_batches_tracked"]
+    for layer in (BatchNorm2d(8, affine=False), GroupNorm2d(2, 8, affine=False)):
+        assert not list(layer.parameters())
+        assert layer(image((2, 8, 3, 3), dtype=torch.float32)).std() == pytest.approx(1, abs=0.05)
+
+
+def test_affine_false_bin_keeps_its_gate():
+    layer = BatchInstanceNorm2d(8, affine=False)
+    assert list(dict(layer.named_parameters())) == ["rho"]
+    layer(image((2, 8, 3, 3), dtype=torch.float32)).square().sum().backward()
+    assert layer.rho.grad is not None
+
+
+@pytest.mark.parametrize("norm", ["in", "ln", "gn"])
+def test_images_do_not_see_each_other(norm):
+    layer, x = norms.make_norm(norm, 8).double(), image((4, 8, 3, 3))
+    alone = torch.cat([layer(one[None]) for one in x])
+    assert torch.equal(layer(x), alone)
+
+
+@pytest.mark.parametrize("norm", ["bn", "bin"])
+def test_evaluation_does_not_depend_on_the_other_images(norm):
+    layer = norms.make_norm(norm, 8).double()
+    layer(image((4, 8, 3, 3), mean=3))
+    before = {name: value.clone() for name, value in layer.state_dict().items()}
+    layer.eval()
+    x = image((4, 8, 3, 3))
+    assert torch.equal(layer(x), torch.cat([layer(one[None]) for one in x]))
+    assert all(torch.equal(value, before[name]) for name, value in layer.state_dict().items())  # nor does it move them
+
+
+@pytest.mark.parametrize("norm", ["bn", "bin", "in", "ln", "gn"])
+def test_state_dict_round_trip(norm, tmp_path):
+    layer = norms.make_norm(norm, 8)
+    layer(image((4, 8, 3, 3), mean=3, dtype=torch.float32))
+    torch.save(layer.state_dict(), tmp_path / "layer.pt")
+    other = norms.make_norm(norm, 8)
+    other.load_state_dict(torch.load(tmp_path / "layer.pt", weights_only=True))
+    x = image((4, 8, 3, 3), dtype=torch.float32)
+    assert torch.equal(layer.eval()(x), other.eval()(x))
+
+
+def test_bn_state_loads_into_pytorch_and_keeps_no_graph():
+    ours, theirs = BatchNorm2d(8), nn.BatchNorm2d(8)
+    ours(image((4, 8, 3, 3), mean=3, dtype=torch.float32).requires_grad_())
+    assert not ours.running_mean.requires_grad and ours.running_mean.grad_fn is None
+    theirs.load_state_dict(ours.state_dict())
+    x = image((4, 8, 3, 3), dtype=torch.float32)
+    torch.testing.assert_close(ours.eval()(x), theirs.eval()(x))
+
+
+@pytest.mark.parametrize("norm", ["bn", "bin", "in", "ln", "gn"])
+def test_statistics_are_float32_under_bf16_autocast(norm):
+    """bf16 sums over 4,096 values would be off by percents; the output may only carry bf16's last digit."""
+    layer = norms.make_norm(norm, 8)
+    x = image((4, 8, 32, 32), mean=5, dtype=torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = layer(x)
+    exact = norms.make_norm(norm, 8).double()(x.double())
+    assert y.dtype == torch.bfloat16
+    assert checks.largest(y, exact) < 2**-8
+    assert all(value.dtype == torch.float32 for name, value in layer.state_dict().items() if "num" not in name)
+
+
+@pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
+@pytest.mark.parametrize("name", ["BN", "IN", "LN", "GN"])
+def test_float32_survives_a_large_mean(name, form):
+    ours, theirs = checks.pairs(16)[name]
+    x = image((8, 16, 8, 8), 1e3, 0.1, form, torch.float32)
+    exact = theirs.double()(x.double().contiguous())
+    assert (ours(x) - exact).abs().max() < 0.01
+
+
+def test_group_norm_with_one_channel_per_group_is_instance_norm_and_with_one_group_layer_norm():
+    x = image((3, 8, 4, 4))
+    torch.testing.assert_close(GroupNorm2d(8, 8).double()(x), InstanceNorm2d(8).double()(x))
+    torch.testing.assert_close(GroupNorm2d(1, 8).double()(x), LayerNorm2d(8).double()(x))
+    assert not torch.allclose(GroupNorm2d(2, 8).double()(x), GroupNorm2d(4, 8).double()(x))  # the group count counts
+
+
+def test_backward_twice_when_the_graph_is_kept():
+    layer, x = BatchNorm2d(4).double(), image((2, 4, 3, 3)).requires_grad_()
+    y = layer(x).square().sum()
+    y.backward(retain_graph=True)
+    once = x.grad.clone()
+    y.backward()
+    torch.testing.assert_close(x.grad, 2 * once)
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.Adam])
+def test_gate_learns_and_stays_between_0_and_1(optimizer):
+    layer = BatchInstanceNorm2d(6)
+    assert torch.equal(layer.rho.detach(), torch.ones(6))
+    opt = optimizer([layer.rho], lr=0.7)
+    norms.keep_gates(layer, opt)
+    direction = torch.tensor([1.0, -1.0, 1.0, -1.0, 0.3, -0.3])
+    seen = []
+    for _ in range(20):
+        opt.zero_grad()
+        layer(image((4, 6, 3, 3), dtype=torch.float32))
+        (layer.rho * direction).sum().backward()
+        opt.step()
+        assert layer.rho.min() >= 0 and layer.rho.max() <= 1
+        seen.append(layer.rho.detach().clone())
+    assert seen[-1][0] == 0 and seen[-1][1] == 1  # both ends are reached, neither is passed
+    assert not torch.equal(seen[0], torch.ones(6))
+
+
+BAD = {
+    "no channels": (lambda: BatchNorm2d(0), "at least 1"),
+    "channels of a wrong type": (lambda: InstanceNorm2d("8"), "'8'"),
+    "eps": (lambda: LayerNorm2d(8, eps=0), "eps is 0"),
+    "momentum": (lambda: BatchNorm2d(8, momentum=2), "momentum is 2"),
+    "groups do not divide": (lambda: GroupNorm2d(3, 8), "3 groups do not divide 8 channels"),
+    "no groups": (lambda: GroupNorm2d(0, 8), "0 groups"),
+    "unknown norm": (lambda: norms.make_norm("batch", 8), "unknown norm 'batch'; the norms are torch_bn, bn, in"),
+    "group size": (lambda: norms.make_norm("gn", 16, 5), "5 channels do not divide 16"),
+    "wrong channels": (lambda: BatchNorm2d(8)(torch.zeros(2, 4, 3, 3)), r"given shape \(2, 4, 3, 3\); it takes \(N, 8, H, W\)"),
+    "no image": (lambda: LayerNorm2d(8)(torch.zeros(2, 8)), r"takes \(N, 8, H, W\)"),
+    "integers": (lambda: BatchNorm2d(8)(torch.zeros(2, 8, 3, 3, dtype=torch.int64)), "floating point"),
+    "one value for BN": (lambda: BatchNorm2d(8)(torch.zeros(1, 8, 1, 1)), r"N \* H \* W must be at least 2"),
+    "one value for IN": (lambda: InstanceNorm2d(8)(torch.zeros(4, 8, 1, 1)), r"H \* W must be at least 2"),
+    "one value for BIN": (lambda: BatchInstanceNorm2d(8)(torch.zeros(4, 8, 1, 1)), r"H \* W must be at least 2"),
+}
+
+
+@pytest.mark.parametrize("call, says", BAD.values(), ids=BAD)
+def test_bad_input_is_named(call, says):
+    with pytest.raises(ValueError, match=says):
+        call()
+
+
+def test_one_value_is_fine_for_bn_in_eval():
+    assert BatchNorm2d(8).eval()(torch.zeros(1, 8, 1, 1)).shape == (1, 8, 1, 1)
+
+
+def test_no_torch_normalization_function_is_called(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("a built-in normalization was called")
+
+    for owner, names in ((nn.functional, ["batch_norm", "instance_norm", "layer_norm", "group_norm"]), (torch, [
+        "batch_norm", "instance_norm", "layer_norm", "group_norm", "native_batch_norm", "native_group_norm",
+        "native_layer_norm", "batch_norm_stats"])):  # fmt: skip
+        for name in names:
+            monkeypatch.setattr(owner, name, refuse)
+    x = image((2, 8, 3, 3), dtype=torch.float32).requires_grad_()
+    for norm in set(NORMS) - {"torch_bn"}:
+        norms.make_norm(norm, 8)(x).sum().backward()
+    with pytest.raises(AssertionError, match="built-in"):
+        norms.make_norm("torch_bn", 8)(x)

@@ -1,0 +1,306 @@
+"""The notebooks executed at profile smoke, read back, and the report built from them."""
+
+import base64
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from pypdf import PdfReader
+
+from lib import runs
+from lib.plots import table_html
+from lib.study import NOTEBOOKS
+from report import build
+from report.export import ReportHTMLExporter, TypstPDFExporter
+
+PARAMETERS = {"profile", "dataset", "data_dir", "seeds", "outputs"}
+
+
+def notebook(path):
+    return nbformat.read(path, as_version=4)
+
+
+def executed(study, name):
+    return notebook(study.outputs / "notebooks" / f"{name}.ipynb")
+
+
+def tagged(nb, tag):
+    return [cell for cell in nb.cells if tag in cell.metadata.get("tags", [])]
+
+
+def all_outputs(nb):
+    return [output for cell in nb.cells for output in cell.get("outputs", [])]
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_source_notebook(name):
+    nb = notebook(build.SOURCES / f"{name}.ipynb")
+    (cell,) = tagged(nb, "parameters")
+    values = {}
+    exec(cell.source, values)
+    assert values.keys() - {"__builtins__"} == PARAMETERS
+    assert nb.cells[0].source.startswith("# ") and "**Question.**" in nb.cells[0].source
+    assert nb.cells[1] in tagged(nb, "answer")
+    assert "Limits and what next" in nb.cells[-1].source
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_executed_notebook(smoke, name):
+    study, _, failures = smoke
+    nb = executed(study, name)
+    assert failures == {}
+    assert not [o for o in all_outputs(nb) if o.output_type == "error"]
+    text, figure, caption = tagged(nb, "answer")[0].outputs
+    assert len(text.data["text/markdown"].split("\n\n")) == 3 and text.metadata["headline"]
+    assert "image/svg+xml" in figure.data and caption.metadata["caption"] == "figure"
+    captions = [o for o in all_outputs(nb) if o.get("metadata", {}).get("caption")]
+    pictures = [o for o in all_outputs(nb) if "image/svg+xml" in o.get("data", {})]
+    tables = [o for o in all_outputs(nb) if "<table" in o.get("data", {}).get("text/html", "")]
+    assert len(captions) == len(pictures) + len(tables)  # nothing without a caption
+    (cell,) = tagged(nb, "injected-parameters")
+    assert "smoke" in cell.source
+
+
+def test_every_run_was_made_once_and_is_in_the_results(smoke):
+    study, _, _ = smoke
+    written = pd.read_csv(study.outputs / "results.csv")
+    ids = {run.id for variants in NOTEBOOKS.values() for v in variants for run in study.runs(v)}
+    assert set(written["run_id"]) == ids and len(ids) == 9 and len(written) == 27
+
+
+def test_numbers_in_the_prose_are_those_of_the_runs(smoke):
+    study, _, _ = smoke
+    written = pd.read_csv(study.outputs / "results.csv").set_index(["norm", "batch_size", "split"])["accuracy"]
+    headline = tagged(executed(study, "01_resnet_bn"), "answer")[0].outputs[0].metadata["headline"]
+    assert f"reaches a test accuracy of {100 * written['torch_bn', 32, 'test']:.1f} %" in headline
+    headline = tagged(executed(study, "03_six_variants"), "answer")[0].outputs[0].metadata["headline"]
+    test = written.xs("test", level="split").xs(32, level="batch_size")
+    assert f"({100 * test.max():.1f} %)" in headline and f"the lowest ({100 * test.min():.1f} %)" in headline
+    scores = next(
+        o for o in all_outputs(executed(study, "03_six_variants")) if "macro F1" in o.get("data", {}).get("text/html", "")
+    )
+    for norm in NOTEBOOKS["03_six_variants"]:
+        assert f"<td>{written[norm, 32, 'test']:.3f}</td>" in scores.data["text/html"]
+
+
+def test_unchanged_notebooks_are_not_executed_again_and_nothing_is_trained(smoke):
+    study, target, _ = smoke
+    before = {f: f.stat().st_mtime_ns for f in study.outputs.rglob("*") if f.is_file()}
+    assert build.build(study, target, jobs=1) == {}
+    assert {f: f.stat().st_mtime_ns for f in study.outputs.rglob("*") if f.is_file()} == before
+
+
+def test_papermill_from_the_top_level(smoke, tmp_path):
+    study, _, _ = smoke
+    command = ["papermill", "notebooks/05_feature_quantiles.ipynb", str(tmp_path / "out.ipynb"), "-k", "python3"]
+    values = {"profile": "smoke", "seeds": "0", "outputs": str(study.outputs)}
+    for name, value in values.items():
+        command += ["-p", name, value]
+    done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, cwd=runs.ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    one, other = (
+        tagged(nb, "answer")[0].outputs[0].data
+        for nb in (notebook(tmp_path / "out.ipynb"), executed(study, "05_feature_quantiles"))
+    )
+    assert one == other
+
+
+def test_bad_parameter_stops_the_notebook_before_any_training(tmp_path):
+    command = [
+        "papermill",
+        "notebooks/01_resnet_bn.ipynb",
+        str(tmp_path / "out.ipynb"),
+        "-k",
+        "python3",
+        "-p",
+        "profile",
+        "fast",
+    ]
+    command += ["-p", "outputs", str(tmp_path / "outputs")]
+    done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, cwd=runs.ROOT, check=False)
+    assert done.returncode != 0
+    assert "unknown profile 'fast'; allowed are smoke, quick, paper" in done.stderr
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_a_failing_notebook_does_not_take_the_others_with_it(smoke, tmp_path, capsys):
+    study, _, _ = smoke
+    sources = shutil.copytree(build.SOURCES, tmp_path / "notebooks")
+    nb = notebook(sources / "02_norm_sanity.ipynb")
+    nb.cells.insert(4, new_code_cell("raise RuntimeError('the disk is gone')"))
+    nbformat.write(nb, sources / "02_norm_sanity.ipynb")
+    copy = shutil.copytree(study.outputs, tmp_path / "outputs")
+    failures = build.build(build.Study("smoke", outputs=copy), tmp_path / "report", 2, sources)
+    assert failures == {"02_norm_sanity": "RuntimeError: the disk is gone"}
+    html = (tmp_path / "report" / "report.html").read_text()
+    assert "This cell failed: RuntimeError" in html and "the disk is gone" in html
+    assert "1 of 5 sections have no result" in " ".join(html.split())
+    assert len(PdfReader(tmp_path / "report" / "report.pdf").pages) > 5
+
+
+class Links(HTMLParser):
+    def __init__(self, html):
+        super().__init__()
+        self.ids, self.links, self.resources = set(), [], []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        self.ids.add(found.get("id"))
+        if tag == "a":
+            self.links.append(found.get("href", ""))
+        else:
+            self.resources += [found[name] for name in ("src", "href", "data") if found.get(name)]
+
+
+def test_html_needs_no_network_and_every_contents_link_lands(smoke):
+    html = (smoke[1] / "report.html").read_text()
+    found = Links(html)
+    assert found.resources and all(resource.startswith("data:") for resource in found.resources)
+    assert not re.search(r"@import|url\((?!['\"]?data:)", html)
+    inside = [link[1:] for link in found.links if link.startswith("#")]
+    assert len(inside) > 20 and set(inside) <= found.ids
+    assert all(link.startswith(("#", "https://")) for link in found.links)
+    assert "<math" in html and "$$" not in html  # math is MathML, not something a script has to turn into it
+
+
+def test_figures_and_tables_are_numbered_alike_in_both(smoke):
+    html = (smoke[1] / "report.html").read_text()
+    text = "\n".join(page.extract_text() for page in PdfReader(smoke[1] / "report.pdf").pages)
+    for kind in ("Figure", "Table"):
+        numbers = [int(n) for n in re.findall(rf"<strong>{kind} (\d+)\.</strong>", html)]
+        assert numbers == list(range(1, len(numbers) + 1)) and len(numbers) >= 10
+        assert {int(n) for n in re.findall(rf"{kind} (\d+)\. ", text)} == set(numbers)
+
+
+def test_pdf_has_title_abstract_contents_references_and_no_code(smoke):
+    reader = PdfReader(smoke[1] / "report.pdf")
+    first, second = (reader.pages[i].extract_text() for i in range(2))
+    text = "\n".join(page.extract_text() for page in reader.pages)
+    assert build.TITLE in first and "Abstract" in first and reader.metadata.title == build.TITLE
+    assert "Contents" in second and "Six normalizations" in second
+    assert "References" in text and "arXiv:1502.03167" in text
+    assert "study.fit" not in text and "import numpy" not in text
+    assert len(reader.outline) >= 8
+
+
+def right_edge(page) -> float:
+    edges = [0.0]
+
+    def see(text, _, matrix, font, size):
+        if text.strip():
+            edges.append(matrix[4])
+
+    page.extract_text(visitor_text=see)
+    return max(edges)
+
+
+def test_any_notebook_becomes_a_pdf(tmp_path):
+    """DataFrames (one too wide for a page), images, math, streams, attachments, errors, widgets: nothing is lost or cut."""
+    pixel = base64.b64encode(png()).decode()
+    wide = pd.DataFrame(np.arange(60).reshape(2, 30) * 1000.5, columns=[f"column {i}" for i in range(30)])
+    long = pd.DataFrame({"row": range(150)})
+    outputs = [
+        new_output("stream", name="stdout", text="\x1b[31mprinted\x1b[0m ```ticks```\n"),
+        new_output("stream", name="stderr", text="a progress bar"),
+        new_output("display_data", {"text/html": table_html(wide), "text/plain": "hidden"}),
+        new_output("display_data", {"text/html": f"<style>p{{}}</style><div>{long.to_html()}</div>"}),
+        new_output("display_data", {"image/png": pixel}),
+        new_output("display_data", {"text/latex": r"$$\int_0^1 x\,dx$$"}),
+        new_output("display_data", {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "HBox(children=...)"}),
+        new_output("error", ename="ValueError", evalue="[*]", traceback=["\x1b[31mtrace back\x1b[0m"]),
+    ]
+    cells = [
+        new_markdown_cell(
+            "# Some *title*\n\nCost \\$5, $a_1 < b$ and ![](attachment:dot.png)", attachments={"dot.png": {"image/png": pixel}}
+        ),
+        new_code_cell("secret_code = 1", outputs=outputs),
+    ]
+    nbformat.write(new_notebook(cells=cells), tmp_path / "some.ipynb")
+    subprocess.run(
+        [sys.executable, "-m", "nbconvert", "--to", "typst_pdf", "some.ipynb"], cwd=tmp_path, check=True, capture_output=True
+    )
+    reader = PdfReader(tmp_path / "some.pdf")
+    text = "\n".join(page.extract_text() for page in reader.pages)
+    for wanted in (
+        "Some title",
+        "printed ```ticks```",
+        "column 29",
+        "149",
+        "trace back",
+        "This cell failed: ValueError",
+        "Cost $5",
+    ):
+        assert wanted in text, wanted
+    for unwanted in ("secret_code", "HBox", "progress bar", "hidden"):
+        assert unwanted not in text, unwanted
+    assert all(right_edge(page) < page.mediabox.width - 40 for page in reader.pages)
+    assert sum(len(page.images) for page in reader.pages) == 2
+
+
+def png() -> bytes:
+    import io
+
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 20), "teal").save(buffer, "png")
+    return buffer.getvalue()
+
+
+def test_code_is_shown_on_request():
+    nb = new_notebook(cells=[new_code_cell("shown_code = 1")])
+    html, _ = ReportHTMLExporter().from_notebook_node(nb)
+    assert "shown_code" in html and re.search("<details class=.code.>", html)
+    html, _ = ReportHTMLExporter(exclude_input=True).from_notebook_node(nb)
+    assert "shown_code" not in html
+    pdf, resources = TypstPDFExporter().from_notebook_node(nb)
+    assert pdf[:5] == b"%PDF-" and resources["output_extension"] == ".pdf"
+
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+
+
+@pytest.mark.skipif(not BROWSER, reason="no Chromium or Chrome is installed on this machine")
+@pytest.mark.parametrize("width", [400, 1400])
+def test_html_in_a_browser(smoke, width):
+    from playwright.sync_api import sync_playwright
+
+    said, requests = [], []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda request: requests.append(request.url))
+        page.on("requestfailed", lambda request: said.append(f"failed: {request.url}"))
+        page.goto((smoke[1] / "report.html").as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= width  # nothing scrolls sideways but tables
+        loaded = "[...document.images].filter(i => !i.complete || !i.naturalWidth).length"
+        assert page.evaluate(loaded) == 0 and page.evaluate("document.images.length") >= 10
+        if width < 1000:
+            page.locator(".contents > summary").click()
+        links = page.locator("nav a")
+        for i in range(links.count()):
+            links.nth(i).click()
+            target = links.nth(i).get_attribute("href")[1:]
+            top = page.evaluate("id => document.getElementById(id).getBoundingClientRect().top", target)
+            assert -5 <= top < 900, target
+        code = page.locator("details.code").first
+        assert not code.locator("pre").is_visible()
+        code.locator("summary").click()
+        assert code.locator("pre").is_visible()
+        page.locator("#fold").click()
+        assert page.evaluate("[...document.querySelectorAll('details.code')].every(d => d.open)")
+        page.locator("#fold").click()
+        assert not page.evaluate("[...document.querySelectorAll('details.code')].some(d => d.open)")
+        browser.close()
+    assert said == []
+    assert [url for url in requests if not url.startswith(("file:", "data:"))] == []

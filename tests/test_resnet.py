@@ -1,0 +1,96 @@
+"""The network against the paper's counts and an independent implementation."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from lib.norms import NORMS, BatchNorm2d
+from lib.resnet import ResNet
+
+
+@pytest.mark.parametrize(
+    "n, norm, count", [(2, "torch_bn", 172_506), (2, "bn", 172_506), (3, "bn", 269_722), (9, "gn", 853_018)]
+)
+def test_parameter_count(n, norm, count):
+    assert sum(p.numel() for p in ResNet(n, 10, norm).parameters()) == count
+
+
+def test_gates_and_biases_are_all_that_other_norms_add():
+    channels = 16 * 5 + 32 * 4 + 64 * 4
+    assert sum(p.numel() for p in ResNet(2, 10, "bin").parameters()) == 172_506 + channels
+    assert sum(p.numel() for p in ResNet(2, 10, "nn").parameters()) == 172_506 - 2 * channels + channels
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_layers_with_weights(n):
+    layers = [m for m in ResNet(n, 10).modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    assert len(layers) == 6 * n + 2
+
+
+def reference_forward(state: dict, x: torch.Tensor, n: int) -> torch.Tensor:
+    """A CIFAR ResNet in the order of a state dict, written with functions: option A with zeros on both sides."""
+    values = iter(v for name, v in state.items() if "num_batches" not in name)
+
+    def conv_bn(x, stride=1):
+        x = F.conv2d(x, next(values), stride=stride, padding=1)
+        weight, bias, mean, var = (next(values) for _ in range(4))
+        return F.batch_norm(x, mean, var, weight, bias)
+
+    x = F.relu(conv_bn(x))
+    for stage in range(3):
+        for block in range(n):
+            stride = 2 if stage and not block else 1
+            y = conv_bn(F.relu(conv_bn(x, stride)))
+            if stride == 2:
+                x = x[:, :, ::2, ::2]
+                zeros = torch.zeros_like(x[:, : x.shape[1] // 2])
+                x = torch.cat([zeros, x, zeros], 1)
+            x = F.relu(x + y)
+    return F.linear(x.mean((2, 3)), next(values), next(values))
+
+
+@pytest.mark.parametrize("norm", ["torch_bn", "bn"])
+def test_same_function_as_an_independent_network(norm):
+    model = ResNet(2, 7, norm).double()
+    for _ in range(3):
+        model(torch.randn(8, 3, 16, 16, dtype=torch.float64))  # running statistics away from their start
+    model.eval()
+    x = torch.randn(4, 3, 16, 16, dtype=torch.float64)
+    torch.testing.assert_close(model(x), reference_forward(model.state_dict(), x, 2), rtol=1e-9, atol=1e-9)
+
+
+def test_every_block_has_the_norm_it_was_asked_for():
+    for norm in NORMS:
+        kinds = {type(m).__name__ for m in ResNet(2, 10, norm).modules() if "Norm" in type(m).__name__}
+        assert len(kinds) == (0 if norm == "nn" else 1), (norm, kinds)
+        model = ResNet(2, 10, norm)
+        assert all((m.bias is not None) == (norm == "nn") for m in model.modules() if isinstance(m, nn.Conv2d))
+        assert sum(name.endswith(("norm1", "norm2")) for name, _ in model.named_modules()) == 13
+    assert sum(isinstance(m, BatchNorm2d) for m in ResNet(2, 10, "bn").modules()) == 13
+
+
+@pytest.mark.parametrize("size", [(32, 32), (64, 64), (256, 256), (32, 48)])
+def test_any_size_that_the_strides_divide(size):
+    model = ResNet(1, 25).eval()
+    x = torch.randn(1, 3, *size)
+    features = model.features(x)
+    assert features.shape == (1, 64)
+    assert torch.equal(model(x), model.linear(features))
+    assert model.layer1(model.conv1(x)).shape[2:] == size
+
+
+BAD = {
+    "n of 0": (lambda: ResNet(0, 10), "n is 0; it must be an integer of at least 1"),
+    "n of a wrong type": (lambda: ResNet(2.0, 10), "n is 2.0"),
+    "one class": (lambda: ResNet(2, 1), "r is 1"),
+    "norm": (lambda: ResNet(2, 10, "batchnorm"), "unknown norm 'batchnorm'"),
+    "size": (lambda: ResNet(1, 10)(torch.zeros(2, 3, 30, 32)), "30×32; both sides must be multiples of 4"),
+    "grey": (lambda: ResNet(1, 10)(torch.zeros(2, 1, 32, 32)), r"given shape \(2, 1, 32, 32\)"),
+}
+
+
+@pytest.mark.parametrize("call, says", BAD.values(), ids=BAD)
+def test_bad_input_is_named(call, says):
+    with pytest.raises(ValueError, match=says):
+        call()

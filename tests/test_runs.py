@@ -1,0 +1,143 @@
+"""Run ids, the store and bad values."""
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import asdict, fields, replace
+
+import pytest
+
+from lib import runs
+from lib.runs import Folder, Result, Run
+
+OTHER = {
+    "norm": "gn", "n": 3, "dataset": "digits", "data_hash": "0123456789", "classes": 25, "train_size": 100, "split_seed": 1,
+    "seed": 1, "batch_size": 8, "epochs": 60, "patience": 5, "optimizer": "adam", "lr": 0.05, "momentum": 0.8,
+    "weight_decay": 1e-4, "schedule": "step", "warmup_epochs": 0, "clip_norm": 1.0, "gate_lr": 1.0, "group_size": 8,
+    "augment": "none", "precision": "float32",
+}  # fmt: skip
+
+
+def test_every_field_decides_the_id():
+    assert OTHER.keys() == {field.name for field in fields(Run)}
+    ids = {Run().id} | {replace(Run(), **{name: value}).id for name, value in OTHER.items()}
+    assert len(ids) == len(OTHER) + 1
+
+
+def test_id_is_readable_and_a_safe_folder_name():
+    assert re.fullmatch(r"cifar10-bn-n2-b128-e100-s0-[0-9a-f]{8}", Run(norm="bn").id)
+    odd = Run(dataset="folder:/tmp/../etc/my birds; rm")
+    assert re.fullmatch(r"[\w-]+", odd.id)
+
+
+def test_the_place_of_a_folder_is_not_part_of_the_id():
+    assert Run(dataset="folder:/a/birds", data_hash="x").id == Run(dataset="folder:/b/c/birds", data_hash="x").id
+
+
+def test_id_is_the_same_in_another_process():
+    code = "from lib.runs import Run; print(Run(norm='gn', lr=0.05).id)"
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=runs.ROOT)
+    assert other.stdout.strip() == Run(norm="gn", lr=0.05).id
+
+
+def test_code_version_changes_the_id(monkeypatch):
+    before = Run().id
+    monkeypatch.setattr(runs, "CODE_VERSION", runs.CODE_VERSION + 1)
+    assert Run().id != before
+
+
+def test_assignment_setting_is_the_default():
+    run = Run()
+    assert (run.n, run.classes, run.batch_size, run.epochs, run.optimizer, run.lr) == (2, 10, 128, 100, "sgd", 0.1)
+
+
+BAD = {
+    "norm": ("batch", "unknown norm 'batch'; allowed are torch_bn, bn, in, bin, ln, gn, nn"),
+    "n": (0, "n is 0; it must be an integer of at least 1"),
+    "dataset": ("imagenet", "unknown data set 'imagenet'"),
+    "classes": ("10", "classes is '10'"),
+    "train_size": (3, "train_size is 3; it must be an integer of at least 8"),
+    "split_seed": (-1, "split_seed is -1"),
+    "seed": (1.5, "seed is 1.5"),
+    "batch_size": (0, "batch_size is 0"),
+    "epochs": (True, "epochs is True"),
+    "patience": (0, "patience is 0"),
+    "optimizer": ("rmsprop", "unknown optimizer 'rmsprop'; allowed are sgd, adam"),
+    "lr": (0, "lr is 0; it must be a number above 0"),
+    "momentum": (-0.1, "momentum is -0.1"),
+    "weight_decay": (float("nan"), "weight_decay is nan"),
+    "schedule": ("linear", "unknown schedule 'linear'; allowed are cosine, step, constant"),
+    "warmup_epochs": (101, "warmup_epochs is 101; it must be at most epochs, here 100"),
+    "clip_norm": (-1, "clip_norm is -1"),
+    "gate_lr": ("x", "gate_lr is 'x'"),
+    "augment": ("flip", "unknown augment 'flip'; allowed are none, crop, crop[+]flip"),
+    "precision": ("fp8", "unknown precision 'fp8'; allowed are bf16, float32"),
+}
+
+
+@pytest.mark.parametrize("name, value, says", [(name, *rest) for name, rest in BAD.items()], ids=BAD)
+def test_bad_values_are_named(name, value, says):
+    with pytest.raises(ValueError, match=says):
+        Run(**{name: value})
+
+
+def test_group_size_must_divide_the_channels():
+    with pytest.raises(ValueError, match="group_size is 5; it must divide the 16, 32 and 64 channels"):
+        Run(norm="gn", group_size=5)
+
+
+def test_an_unfinished_run_has_no_result(tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"run {Run().id} is not finished"):
+        Result(Run(), tmp_path)
+
+
+def test_files_appear_whole_or_not_at_all(tmp_path):
+    folder = Folder(Run(), tmp_path)
+    folder.path.mkdir(parents=True)
+    folder.write("a.txt", "old")
+
+    def dies(file):
+        file.write(b"half of the new")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        folder.write_with("a.txt", dies)
+    assert (folder.path / "a.txt").read_text() == "old"
+
+
+def test_results_of_another_code_version_are_left_out(tmp_path):
+    for name, change in (("good", {}), ("other", {"lr": 0.2})):
+        folder = Folder(Run(), tmp_path)
+        path = folder.path if name == "good" else folder.path.with_name("cifar10-bn-n2-b128-e100-s0-00000000")
+        path.mkdir(parents=True)
+        (path / "config.json").write_text(json.dumps(asdict(Run()) | change))
+        (path / "metrics.json").write_text("{}")
+    assert [result.run for result in runs.stored(tmp_path)] == [Run()]
+
+
+WAITING = """
+import sys
+from lib.runs import Folder, Run
+folder = Folder(Run(), sys.argv[1])
+with folder.lock():
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_one_process_at_a_time_and_a_dead_holder_blocks_nobody(tmp_path):
+    holder = subprocess.Popen(
+        [sys.executable, "-c", WAITING, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=runs.ROOT
+    )
+    assert holder.stdout.readline() == "held\n"
+    said = []
+
+    def say(sentence):
+        said.append(sentence)
+        holder.kill()
+
+    with Folder(Run(), tmp_path).lock(say):
+        pass
+    holder.communicate()
+    assert said == [f"{Run().id} is being trained by another process; waiting for it"]

@@ -1,0 +1,170 @@
+"""The run matrix, its command line and the sentences made from results."""
+
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_data import write_folder
+
+from lib import runs, study, tables
+from lib.study import NOTEBOOKS, Study
+
+PAPER = Study("paper", "cifar10")
+
+
+def test_paper_profile_is_the_assignment():
+    for variant in NOTEBOOKS["03_six_variants"]:
+        (run,) = PAPER.runs(variant)
+        assert (run.n, run.classes, run.batch_size, run.epochs, run.lr, run.train_size) == (2, 10, 128, 100, 0.1, None)
+        assert run.norm == variant and run.augment == "crop+flip" and run.patience is None
+
+
+def test_one_recipe_for_all_but_where_the_study_says_why():
+    varying = set()
+    base = PAPER.runs("torch_bn")[0]
+    for variant in NOTEBOOKS["03_six_variants"]:
+        run = PAPER.runs(variant)[0]
+        varying |= {(variant, f) for f in run.__dataclass_fields__ if getattr(run, f) != getattr(base, f) and f != "norm"}
+    assert varying == {("nn", "clip_norm")}
+
+
+def test_notebooks_share_runs():
+    ids = {name: {run.id for v in variants for run in PAPER.runs(v)} for name, variants in NOTEBOOKS.items()}
+    assert ids["01_resnet_bn"] < ids["02_norm_sanity"] < ids["03_six_variants"] == ids["05_feature_quantiles"]
+    assert len(set.union(*ids.values())) == 9
+
+
+def test_small_batches_have_scaled_learning_rate_and_the_same_epochs():
+    large, small = PAPER.runs("gn")[0], PAPER.runs("gn_8")[0]
+    assert (small.batch_size, small.epochs, small.seed) == (8, large.epochs, large.seed)
+    assert small.lr == pytest.approx(0.1 * 8 / 128) and small.patience
+    assert {f for f in large.__dataclass_fields__ if getattr(large, f) != getattr(small, f)} == {"batch_size", "lr", "patience"}
+
+
+def test_digits_are_not_flipped():
+    assert Study("quick", "digits").runs("bn")[0].augment == "crop"
+
+
+@pytest.mark.parametrize("given, seeds", [(0, (0,)), ([0, 2], (0, 2)), ("0,1,2", (0, 1, 2)), ("[3, 4]", (3, 4)), ("7", (7,))])
+def test_seeds_in_the_forms_that_make_papermill_and_python_give(given, seeds):
+    assert Study(seeds=given).seeds == seeds
+    assert [run.seed for run in Study(seeds=given).runs("bn")] == list(seeds)
+
+
+def test_image_folder_brings_its_class_count_and_fingerprint(tmp_path):
+    path = write_folder(tmp_path / "birds")
+    (run,) = Study("smoke", f"folder:{path}").runs("bn")
+    assert run.classes == 3 and len(run.data_hash) == 10 and "birds" in run.id
+
+
+def test_image_folder_trains(tmp_path):
+    path = write_folder(tmp_path / "birds", images=30)
+    found = Study("smoke", f"folder:{path}", outputs=tmp_path / "outputs").fit(["gn"], progress=False)
+    assert len(found["gn"][0].correct()) == 90
+
+
+BAD = {
+    "profile": ({"profile": "fast"}, "unknown profile 'fast'; allowed are smoke, quick, paper"),
+    "data set": ({"dataset": "cifar"}, "unknown data set 'cifar'; the data sets are digits, cifar10 and folder:PATH"),
+    "data set type": ({"dataset": None}, "unknown data set None"),
+    "seeds": ({"seeds": "a,b"}, "seeds is 'a,b'; it must be one or more different integers"),
+    "no seeds": ({"seeds": []}, r"seeds is \[\]"),
+    "seed twice": ({"seeds": [1, 1]}, r"seeds is \[1, 1\]"),
+    "negative seed": ({"seeds": -1}, "seeds is -1"),
+    "seed type": ({"seeds": [0.5]}, r"seeds is \[0.5\]"),
+    "outputs": ({"outputs": 3}, "outputs is 3; it must be the path of a folder"),
+    "data_dir": ({"data_dir": ""}, "data_dir is ''; it must be the path of a folder"),
+}
+
+
+@pytest.mark.parametrize("kwargs, says", BAD.values(), ids=BAD)
+def test_bad_values_are_named(kwargs, says):
+    with pytest.raises(ValueError, match=says):
+        Study(**kwargs)
+
+
+def command(module, *args, **env):
+    return subprocess.run(
+        [sys.executable, "-m", module, *args], capture_output=True, text=True, cwd=runs.ROOT, env=os.environ | env, check=False
+    )
+
+
+COMMANDS = {
+    "profile": (["--profile", "fast"], "error: unknown profile 'fast'; allowed are smoke, quick, paper"),
+    "variant": (["--variants", "bn,xn"], "error: unknown variant 'xn'; allowed are torch_bn, bn"),
+    "no data": (["--dataset", "folder:/nowhere"], "error: there is no folder /nowhere/train"),
+    "no CIFAR-10": (
+        ["--dataset", "cifar10", "--profile", "smoke", "--data-dir", "{tmp}"],
+        "the CIFAR-10 files in .* are damaged",
+    ),
+}
+
+
+@pytest.mark.parametrize("args, says", COMMANDS.values(), ids=COMMANDS)
+def test_command_line_says_what_is_wrong_in_one_sentence(tmp_path, args, says):
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    args = [arg.format(tmp=tmp_path) for arg in args]
+    done = command("lib.study", *args, "--outputs", str(tmp_path / "outputs"))
+    assert done.returncode == 2
+    assert re.search(says, done.stderr) and len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_command_line_trains_what_is_asked_for_and_no_more(tmp_path):
+    done = command("lib.study", "--profile", "smoke", "--variants", "gn_8", "--outputs", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert "-gn-" in folder.name and "-b8-" in folder.name
+    assert re.search(r"GN, batch 8 +seed 0 +test accuracy 0\.\d{4}", done.stdout)
+    assert "epoch 2/2" in done.stderr and "val" in done.stderr  # the progress bar
+
+
+class FakeResult:
+    """What the sentences read of a result."""
+
+    diverged = False
+
+    def __init__(self, right, total=1000):
+        self.right = np.arange(total) < right
+
+    def correct(self, split="test"):
+        return self.right
+
+
+def test_a_difference_within_the_interval_is_called_no_clear_difference():
+    found = {"bn": [FakeResult(900)], "gn": [FakeResult(0)]}
+    found["gn"][0].right = found["bn"][0].right[::-1].copy()
+    assert tables.compared(found, "bn", "gn").startswith("there is no clear difference between BN and GN (+0.00 points")
+    assert tables.differences(found, "bn")["verdict"].tolist() == ["no clear difference"]
+
+
+def test_a_clear_difference_has_direction_size_and_interval():
+    found = {"bn": [FakeResult(900)], "gn": [FakeResult(850)]}
+    assert tables.compared(found, "gn", "bn").startswith("GN is 5.00 points below BN (95 % interval -6.35 to -3.65)")
+    assert tables.differences(found, "bn")["verdict"].tolist() == ["lower"]
+
+
+def test_epochs_to_reach_counts_the_first_epoch_at_or_above():
+    class Run1(FakeResult):
+        history = pd.DataFrame({"epoch": [1, 2, 3, 4], "val_accuracy": [0.4, 0.8, 0.7, 0.9]})
+
+    row = tables.epochs_to_reach({"bn": [Run1(1)]}, (0.3, 0.8, 0.95)).iloc[0]
+    assert row.tolist() == ["BN", "1", "2", "–"]
+
+
+def test_spread_growth_of_settled_and_growing_features():
+    epochs = np.arange(1, 41)
+    settled = pd.DataFrame({"q01": 0.0 * epochs, "q99": 2.0 + 0 * epochs})
+    growing = pd.DataFrame({"q01": 0.0 * epochs, "q99": 1.0 * epochs})
+    assert tables.spread_growth(settled) == (2.0, 1.0)
+    late, growth = tables.spread_growth(growing)
+    assert late == 35.5 and growth == pytest.approx(35.5 / 15.5)
+
+
+def test_notebook_paths_are_relative_to_the_project():
+    assert study.project_path("outputs") == runs.ROOT / "outputs"
+    assert str(study.project_path("/tmp/x")) == "/tmp/x"

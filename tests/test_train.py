@@ -1,0 +1,240 @@
+"""Training: what is learned, resumed, chosen and kept apart."""
+
+import itertools
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from lib import data as data_module
+from lib import train
+from lib.norms import BatchInstanceNorm2d
+from lib.runs import Folder, Result, Run, results, stored
+
+TINY = Run(
+    norm="bn", n=1, dataset="digits", train_size=48, batch_size=16, epochs=3, warmup_epochs=1, augment="crop",
+    precision="float32",
+)  # fmt: skip
+VALUES = ["epoch", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "q01", "q20", "q80", "q99"]
+
+
+def fit(run, folder, **kwargs) -> Result:
+    return train.fit(run, folder, device="cpu", progress=False, **kwargs)
+
+
+def test_it_learns(tmp_path):
+    run = replace(TINY, train_size=256, epochs=8, lr=0.05, augment="none")
+    result = fit(run, tmp_path)
+    history = result.history
+    assert list(history["epoch"]) == list(range(1, 9))
+    with_softmax_before_the_loss = np.log(1 + 9 / np.e)  # the least such a loss can be for 10 classes
+    assert history["train_loss"].iloc[-1] < with_softmax_before_the_loss < history["train_loss"].iloc[0]
+    assert result.score("accuracy", "test") > 0.5
+    assert result.best_epoch == history.loc[history["val_accuracy"].idxmax(), "epoch"]
+    assert result.score("accuracy", "val") == pytest.approx(history["val_accuracy"].max())  # the best weights were restored
+
+
+def test_a_finished_run_is_returned_and_not_trained_again(tmp_path, monkeypatch):
+    first = fit(TINY, tmp_path)
+    monkeypatch.setattr(train, "train", lambda *args: pytest.fail("trained again"))
+    monkeypatch.setattr(train, "load_data", lambda *args: pytest.fail("data read again"))
+    assert fit(TINY, tmp_path).metrics == first.metrics
+
+
+@pytest.mark.parametrize("stop_after, norm, optimizer", [(1, "bn", "sgd"), (2, "bin", "adam"), (2, "bin", "sgd")])
+def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, monkeypatch, stop_after, norm, optimizer):
+    run = replace(TINY, norm=norm, optimizer=optimizer, lr=0.1 if optimizer == "sgd" else 0.01)
+    whole = fit(run, tmp_path / "whole")
+    real, calls = train.train_epoch, itertools.count(1)
+
+    def stopping(*args):
+        if next(calls) > stop_after:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "train_epoch", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            fit(run, tmp_path / "parts")
+    assert not Folder(run, tmp_path / "parts").done
+    with pytest.raises(FileNotFoundError, match="is not finished"):
+        Result(run, tmp_path / "parts")
+    resumed = fit(run, tmp_path / "parts")
+    pd.testing.assert_frame_equal(resumed.history[VALUES], whole.history[VALUES], check_exact=True)
+    assert resumed.metrics["splits"] == whole.metrics["splits"]
+    for name, array in whole.predictions.items():
+        assert np.array_equal(array, resumed.predictions[name])
+    assert (resumed.path / "best.safetensors").read_bytes() == (whole.path / "best.safetensors").read_bytes()
+
+
+def test_a_damaged_checkpoint_is_moved_aside_and_said(tmp_path, capsys):
+    folder = Folder(TINY, tmp_path)
+    folder.path.mkdir(parents=True)
+    (folder.path / "checkpoint.pt").write_bytes(b"not a checkpoint")
+    assert fit(TINY, tmp_path).metrics == fit(TINY, tmp_path / "other").metrics | {
+        "train_seconds": fit(TINY, tmp_path).metrics["train_seconds"]
+    }
+    assert (folder.path / "checkpoint.damaged").read_bytes() == b"not a checkpoint"
+    assert "checkpoint.pt cannot be read" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("norm", ["torch_bn", "bn", "in", "bin", "ln", "gn", "nn"])
+def test_every_norm_trains_deterministically_in_bf16(tmp_path, norm):
+    run = replace(TINY, norm=norm, precision="bf16", epochs=1, clip_norm=1.0)
+    a, b = fit(run, tmp_path / "a"), fit(run, tmp_path / "b")
+    pd.testing.assert_frame_equal(a.history[VALUES], b.history[VALUES], check_exact=True)
+    assert np.isfinite(a.history["train_loss"]).all()
+    assert all(p.dtype == torch.float32 for p in a.model().parameters())
+
+
+def test_variants_start_from_the_same_weights_and_see_the_same_batches():
+    a, b = (train.new_model(replace(TINY, norm=norm)) for norm in ("torch_bn", "bn"))
+    for (name, x), (_, y) in zip(a.state_dict().items(), b.state_dict().items(), strict=True):
+        assert torch.equal(x, y), name
+    other = train.new_model(replace(TINY, norm="bn", seed=1))
+    assert not torch.equal(a.conv1.weight, other.conv1.weight)
+    before = torch.random.get_rng_state()
+    train.new_model(TINY)
+    assert torch.equal(before, torch.random.get_rng_state())  # the caller's random numbers are left alone
+
+
+def test_our_bn_trains_like_pytorchs(tmp_path):
+    ours, theirs = (fit(replace(TINY, norm=norm), tmp_path) for norm in ("bn", "torch_bn"))
+    gap = (ours.history["train_loss"] - theirs.history["train_loss"]).abs()
+    assert gap.iloc[0] < 1e-3 and gap.max() < 0.05
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "step", "constant"])
+def test_schedule_warms_up_and_never_climbs_again(schedule):
+    run = Run(schedule=schedule)
+    times = np.linspace(0, 100, 4001)[1:]
+    rates = np.array([train.learning_rate(run, t) for t in times])
+    warm = times <= run.warmup_epochs
+    assert (np.diff(rates[warm]) > 0).all()
+    assert rates.max() == pytest.approx(run.lr)
+    assert (np.diff(rates[~warm]) <= 0).all()
+    last = {"cosine": 0, "step": 0.001, "constant": 0.1}[schedule]
+    assert rates[-1] == pytest.approx(last, abs=1e-9)
+
+
+def test_optimizer_has_what_the_run_promises():
+    run = Run(norm="bin")
+    model = train.new_model(run)
+    others, rhos = train.new_optimizer(run, model).param_groups
+    assert others["momentum"] == rhos["momentum"] == 0.9
+    assert others["weight_decay"] == 5e-4 and rhos["weight_decay"] == 0
+    assert {id(p) for p in rhos["params"]} == {id(m.rho) for m in model.modules() if isinstance(m, BatchInstanceNorm2d)}
+    assert len(others["params"]) + len(rhos["params"]) == len(list(model.parameters()))
+
+
+def test_gates_move_in_training_and_stay_in_range(tmp_path):
+    rho = torch.cat(
+        [p.detach() for name, p in fit(replace(TINY, norm="bin"), tmp_path).model().named_parameters() if "rho" in name]
+    )
+    assert (rho < 1).any() and rho.min() >= 0 and rho.max() <= 1
+
+
+def test_early_stopping_by_patience(tmp_path, monkeypatch):
+    accuracies = iter([0.3, 0.5, 0.5, 0.4, 0.9, 0.9])
+    real = train.evaluate
+
+    def scripted(model, data, split):
+        found = real(model, data, split)
+        return found | {"accuracy": next(accuracies, 0.0)}
+
+    monkeypatch.setattr(train, "evaluate", scripted)
+    result = fit(replace(TINY, epochs=6, patience=2), tmp_path)
+    assert result.metrics["epochs_run"] == 4 and result.best_epoch == 2  # a tie is no improvement
+
+
+def test_the_test_split_has_no_part_in_training_or_choice(tmp_path, monkeypatch):
+    """The same run with another test split: everything but the test scores stays bit for bit."""
+    real = data_module.load
+
+    def shuffled(*args):
+        found = real(*args)
+        return replace(found, test=data_module.Split(255 - found.test.images, found.test.labels.flip(0)))
+
+    a = fit(TINY, tmp_path / "a")
+    monkeypatch.setattr(data_module, "load", shuffled)
+    b = fit(TINY, tmp_path / "b")
+    pd.testing.assert_frame_equal(a.history[VALUES], b.history[VALUES], check_exact=True)
+    assert (a.path / "best.safetensors").read_bytes() == (b.path / "best.safetensors").read_bytes()
+    assert a.metrics["splits"]["val"] == b.metrics["splits"]["val"]
+    assert a.metrics["splits"]["test"] != b.metrics["splits"]["test"]
+
+
+def test_test_split_is_read_once_after_the_last_epoch(tmp_path, monkeypatch):
+    reads, real = [], train.evaluate
+
+    def watched(model, data, split):
+        reads.append("test" if split is data.test else "other")
+        return real(model, data, split)
+
+    monkeypatch.setattr(train, "evaluate", watched)
+    fit(TINY, tmp_path)
+    assert reads == ["other"] * (TINY.epochs + 2) + ["test"]
+
+
+def test_divergence_ends_the_run_and_is_recorded(tmp_path):
+    result = fit(replace(TINY, norm="nn", lr=1e4, clip_norm=None), tmp_path)
+    assert result.diverged and result.metrics["epochs_run"] < 4
+    assert len(result.history) == result.metrics["epochs_run"]
+    assert not np.isfinite(result.history["train_loss"].iloc[-1])
+
+
+def test_stored_predictions_give_the_stored_scores(tmp_path):
+    result = fit(TINY, tmp_path)
+    data = train.load_data(TINY, "data")
+    found = train.evaluate(result.model(), data, data.test)  # reloaded from safetensors
+    assert np.array_equal(found["predictions"], result.predictions["test_predictions"])
+    assert result.score() == result.correct().mean() == found["accuracy"]
+    assert np.array_equal(result.predictions["test_labels"], data.test.labels.numpy())
+
+
+def test_features_need_no_second_forward(tmp_path):
+    result = fit(TINY, tmp_path)
+    data = train.load_data(TINY, "data")
+    found = train.evaluate(result.model(), data, data.val)
+    assert found["features"].shape == (len(data.val), 64)
+    assert found["features"].min() >= 0
+
+
+def test_results_table_has_a_row_per_run_and_split(tmp_path):
+    a, b = fit(TINY, tmp_path), fit(replace(TINY, norm="gn"), tmp_path)
+    written = pd.read_csv(tmp_path / "results.csv")
+    wanted = (
+        "run_id dataset norm n batch_size optimizer lr schedule augment seed epochs best_epoch "
+        "split loss accuracy micro_f1 macro_f1"
+    )
+    assert list(written.columns) == wanted.split()
+    assert len(written) == 6 and set(written["run_id"]) == {a.run.id, b.run.id}
+    row = written[(written["norm"] == "gn") & (written["split"] == "test")].iloc[0]
+    assert row["accuracy"] == pytest.approx(b.score())
+    pd.testing.assert_frame_equal(results(stored(tmp_path)), results(sorted((a, b), key=lambda r: r.run.id)))
+
+
+def test_wrong_class_count_is_named_before_anything_is_written(tmp_path):
+    with pytest.raises(ValueError, match="r is 5, but digits has 10 classes"):
+        fit(replace(TINY, classes=5), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_size_that_the_strides_do_not_divide(tmp_path):
+    from test_data import write_folder
+
+    path = write_folder(tmp_path / "birds", size=(18, 16))
+    run = replace(
+        TINY, dataset=f"folder:{path}", classes=3, train_size=None, data_hash=data_module.fingerprint(f"folder:{path}")
+    )
+    with pytest.raises(ValueError, match="16×18; both sides must be multiples of 4"):
+        fit(run, tmp_path / "outputs")
+
+
+def test_config_is_saved_with_the_result(tmp_path):
+    config = json.loads((fit(TINY, tmp_path).path / "config.json").read_text())
+    del config["code_version"]
+    assert Run(**config) == TINY
