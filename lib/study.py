@@ -119,7 +119,7 @@ class Study:
             f"profile `{self.profile}` on `{run.data_name}`{images}: n = {run.n} ({6 * run.n + 2} layers), batch "
             f"{run.batch_size}, {run.epochs} epochs, {run.optimizer.upper()} from {run.lr:g} with momentum "
             f"{run.momentum:g} and weight decay {run.weight_decay:g}, {run.schedule} schedule after "
-            f"{run.warmup_epochs} epochs of warm-up, {run.precision}, {seeds}"
+            f"{run.warmup_epochs} epoch{'s' * (run.warmup_epochs != 1)} of warm-up, {run.precision}, {seeds}"
         )
 
 

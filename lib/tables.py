@@ -96,8 +96,8 @@ def differences(found: Found, reference: str) -> pd.DataFrame:
             rows.append(
                 {
                     "variant": labels(found)[variant],
-                    f"minus {LABELS[reference]} (points)": f"{gap:+.2f}",
-                    "95 % interval": f"{low:+.2f} to {high:+.2f}",
+                    f"minus {LABELS[reference]} (points)": signed(gap),
+                    "95 % interval": f"{signed(low)} to {signed(high)}",
                     "verdict": verdict,
                 }
             )
@@ -114,8 +114,8 @@ def basis(found: Found) -> str:
     seeds = min(len(results) for results in found.values())
     images = len(next(iter(found.values()))[0].correct())
     if seeds == 1:
-        return f"one seed; the interval covers the choice of the {images:,} test images, not the seed"
-    return f"{seeds} seeds; the interval covers the seed"
+        return f"one seed; 95 % intervals cover the choice of the {images:,} test images, not the seed"
+    return f"{seeds} seeds; 95 % intervals cover the seed"
 
 
 def compared(found: Found, a: str, b: str) -> str:
@@ -125,10 +125,14 @@ def compared(found: Found, a: str, b: str) -> str:
     if low <= 0 <= high:
         return (
             f"there is no clear difference between {names[0]} and {names[1]} "
-            f"({gap:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f})"
+            f"({signed(gap)} points, 95 % interval {signed(low)} to {signed(high)})"
         )
     direction = "above" if gap > 0 else "below"
-    return f"{names[0]} is {abs(gap):.2f} points {direction} {names[1]} (95 % interval {low:+.2f} to {high:+.2f})"
+    return f"{names[0]} is {abs(gap):.2f} points {direction} {names[1]} (95 % interval {signed(low)} to {signed(high)})"
+
+
+def signed(number: float, digits: int = 2) -> str:
+    return f"{number:+.{digits}f}".replace("-", "−")
 
 
 def percent(fraction: float, digits: int = 1) -> str:

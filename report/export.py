@@ -69,7 +69,7 @@ class ReportHTMLExporter(PandocExporter):
 
     def convert(self, text, folder, metadata):
         args = [f"--template={HERE / 'report.html'}", "--embed-resources", "--mathml", "--toc", "--toc-depth=2"]
-        metadata = metadata | {"styles": (HERE / "report.css").read_text()}
+        args.append(f"--variable=styles={(HERE / 'report.css').read_text()}")
         return self.pandoc(text, folder, metadata, "html5", *args, *numbered(metadata))
 
 

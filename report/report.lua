@@ -27,6 +27,11 @@ local function columns(tbl)
     local given = spec[1]
     tbl.colspecs[index] = {given ~= "AlignDefault" and given or index == 1 and "AlignLeft" or "AlignRight", nil}
   end
+  for _, row in ipairs(tbl.head.rows) do
+    for _, cell in ipairs(row.cells) do
+      if cell.col_span > 1 then cell.alignment = "AlignCenter" end
+    end
+  end
   return tbl
 end
 

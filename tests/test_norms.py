@@ -176,6 +176,23 @@ def test_float32_survives_a_large_mean(name, form):
     assert (ours(x) - exact).abs().max() < 0.01
 
 
+@pytest.mark.parametrize("name", ["BN", "IN", "LN", "GN"])
+def test_at_a_large_mean_ours_is_the_one_nearer_to_the_truth(name):
+    """Taking 1e4 from values near 1e4 is exact, and no norm sees it; so the built-in layer on what is left is the truth."""
+    pair, x = checks.pairs(16)[name], image((16, 16, 32, 32), 1e4, 0.1)
+    g, results = torch.randn_like(x), []
+    for layer, shift in (*zip(pair, (0, 0), strict=True), (pair[1], 1e4)):
+        layer = layer.double()
+        layer.zero_grad()
+        values = (x - shift).requires_grad_()
+        layer(values).backward(g)
+        results.append((values.grad, layer.weight.grad.clone()))
+    ours, theirs, truth = results
+    for mine, other, exact in zip(ours, theirs, truth, strict=True):
+        assert checks.largest(mine, exact) < 5e-9
+        assert checks.largest(mine, exact) <= 2 * checks.largest(other, exact)
+
+
 def test_group_norm_with_one_channel_per_group_is_instance_norm_and_with_one_group_layer_norm():
     x = image((3, 8, 4, 4))
     torch.testing.assert_close(GroupNorm2d(8, 8).double()(x), InstanceNorm2d(8).double()(x))

@@ -285,6 +285,9 @@ def test_html_in_a_browser(smoke, width):
         assert page.evaluate("document.documentElement.scrollWidth") <= width  # nothing scrolls sideways but tables
         loaded = "[...document.images].filter(i => !i.complete || !i.naturalWidth).length"
         assert page.evaluate(loaded) == 0 and page.evaluate("document.images.length") >= 10
+        contents, text = (page.locator(name).bounding_box() for name in ("nav", "main"))
+        assert (contents["x"] + contents["width"] <= text["x"] + 1) == (width >= 1000)  # beside the text where there is room
+        assert page.locator("h1.title").bounding_box()["y"] < 250
         if width < 1000:
             page.locator(".contents > summary").click()
         links = page.locator("nav a")
