@@ -307,3 +307,12 @@ def test_html_in_a_browser(smoke, width):
         browser.close()
     assert said == []
     assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
+
+
+def test_readme_says_what_the_committed_runs_say():
+    from report import readme
+
+    text = readme.README.read_text()
+    assert readme.filled(text) == text, "run python -m report.readme"
+    for name in NOTEBOOKS:
+        assert f"(notebooks/{name}.ipynb)" in text
