@@ -161,7 +161,7 @@ def accuracy_intervals(rows: pd.DataFrame, title: str = "test accuracy (%)") -> 
 def confusion_matrix(counts: pd.DataFrame) -> Figure:
     """Share of each true class (%) by predicted class, the counts as DataFrame (true × predicted)."""
     share = 100 * counts.div(counts.sum(axis=1).clip(lower=1), axis=0)
-    fig, ax = plt.subplots(figsize=(WIDTH, 0.9 + 0.36 * len(counts)))
+    fig, ax = plt.subplots(figsize=(WIDTH, 0.9 + 0.27 * len(counts)))
     small = len(counts) <= 12
     sns.heatmap(
         share, ax=ax, annot=small, fmt=".0f", cmap="Blues", vmin=0, vmax=100, linewidths=0.5,
@@ -283,6 +283,7 @@ def quantile_grid(histories: dict[str, pd.DataFrame], labels: dict[str, str]) ->
     for ax in axes[:, 0]:
         ax.set_ylabel("feature value")
     axes[0, 0].set_yscale("symlog", linthresh=1)
+    axes[0, 0].set_ylim(bottom=0)
     return fig
 
 
@@ -299,5 +300,5 @@ def gate_values(gates: pd.DataFrame) -> Figure:
     ax.set_ylabel("gate ρ (1: batch, 0: instance)")
     ax.set_xlabel("layer, from input to output")
     ax.tick_params(axis="x", rotation=40)
-    ax.legend(loc="lower left")
+    fig.legend(loc="outside upper right")
     return fig

@@ -1,7 +1,10 @@
 """fit(run): train it, resume it, or return it at once when it is done."""
 
+import argparse
 import math
+import sys
 import time
+from dataclasses import fields, replace
 
 import numpy as np
 import torch
@@ -39,9 +42,22 @@ def load_data(run: Run, data_dir) -> data_module.Data:
     height, width = data.train.images.shape[2:]
     if height % ResNet.stride or width % ResNet.stride:
         raise ValueError(f"the images are {height}×{width}; both sides must be multiples of {ResNet.stride}")
+    check_statistics(run, len(data.train), height * width // ResNet.stride**2)
     if run.data_hash != data_module.fingerprint(run.dataset):
         raise ValueError(f"the files of {run.dataset} are not those of run {run.id}; make the Run anew from the folder")
     return data
+
+
+def check_statistics(run: Run, images: int, smallest_map: int) -> None:
+    """ValueError if some layer would have to take the variance of a single value."""
+    last_batch = images % run.batch_size or run.batch_size
+    if smallest_map == 1 and run.norm in ("in", "bin"):
+        raise ValueError(f"the last maps have one pixel, so {run.norm} has no variance to divide by; give larger images")
+    if smallest_map == 1 and min(last_batch, run.batch_size) == 1 and run.norm in ("bn", "torch_bn"):
+        raise ValueError(
+            f"{images} images in batches of {run.batch_size} leave a batch of one image, and the last maps have one pixel, so "
+            f"{run.norm} has no variance to divide by; give another batch_size or larger images"
+        )
 
 
 def new_model(run: Run) -> ResNet:
@@ -196,3 +212,30 @@ def finish(run: Run, model, data, folder: Folder, state: dict, device) -> None:
             "splits": splits,
         },
     )
+
+
+def main(argv=None) -> int:
+    """One run from the command line: every field of Run is an option."""
+    parser = argparse.ArgumentParser(prog="python -m lib.train", description="Train one run, or go on with it.")
+    for field in fields(Run):
+        kind = next(kind for kind in (int, float, str) if kind.__name__ in str(field.type))
+        parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=None, help=f"default: {field.default}")
+    parser.add_argument("--data-dir", default="data", help="default: data")
+    parser.add_argument("--outputs", default="outputs", help="default: outputs")
+    options = vars(parser.parse_args(argv))
+    outputs, data_dir = options.pop("outputs"), options.pop("data_dir")
+    try:
+        run = Run(**{name: value for name, value in options.items() if value is not None})
+        run = replace(run, data_hash=data_module.fingerprint(run.dataset))
+        result = fit(run, outputs, data_dir)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(
+        f"{run.id}: {'diverged' if result.diverged else f'test accuracy {result.score():.4f}'}, best epoch {result.best_epoch}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,6 +1,6 @@
 """Writes the README's results from the committed runs, between its markers, and the figure beside it.
 
-    python -m report.readme
+python -m report.readme
 """
 
 import re
@@ -25,7 +25,10 @@ def finished(outputs=runs.ROOT / "outputs") -> dict[str, list[Result]]:
 
 
 def results_table(found: dict[str, list[Result]]) -> str:
-    rows = ["| norm | test accuracy | validation accuracy | seeds | best epoch | minutes a run | hardware |", "|:--|--:|--:|--:|--:|--:|:--|"]
+    rows = [
+        "| norm | test accuracy | validation accuracy | seeds | best epoch | minutes a run | hardware |",
+        "|:--|--:|--:|--:|--:|--:|:--|",
+    ]
     for variant, results in found.items():
         cells = [LABELS[variant]]
         for split in ("test", "val"):

@@ -60,6 +60,11 @@ def test_difference_is_paired_by_image():
     assert gap == 0 and low < 0 < high
 
 
+def test_two_that_agree_on_every_image_may_still_differ_a_little():
+    gap, low, high = metrics.difference([correct(900)], [correct(900)])
+    assert gap == 0 and -0.003 < low < 0 < high < 0.003
+
+
 def test_intervals_cover_what_they_should():
     rng = np.random.default_rng(0)
     inside_one = inside_seeds = 0

@@ -238,3 +238,29 @@ def test_config_is_saved_with_the_result(tmp_path):
     config = json.loads((fit(TINY, tmp_path).path / "config.json").read_text())
     del config["code_version"]
     assert Run(**config) == TINY
+
+
+SINGLE = {
+    "bn": ("bn", 17, "17 images in batches of 16 leave a batch of one image"),
+    "torch_bn": ("torch_bn", 1, "batches of 1 leave"),
+    "in": ("in", 16, "the last maps have one pixel, so in has no variance"),
+    "bin": ("bin", 16, "the last maps have one pixel, so bin has no variance"),
+}
+
+
+@pytest.mark.parametrize("norm, images, says", SINGLE.values(), ids=SINGLE)
+def test_a_variance_of_one_value_is_refused_before_training(norm, images, says):
+    run = replace(TINY, norm=norm, batch_size=min(images, 16))
+    with pytest.raises(ValueError, match=says):
+        train.check_statistics(run, images, smallest_map=1)
+    train.check_statistics(run, images, smallest_map=4)
+
+
+def test_command_line_takes_n_r_and_every_other_field(tmp_path, capsys):
+    options = "--dataset digits --n 1 --norm gn --group-size 8 --epochs 1 --warmup-epochs 1 --train-size 32 --precision float32"
+    assert train.main([*options.split(), "--augment", "crop", "--outputs", str(tmp_path)]) == 0
+    (result,) = stored(tmp_path)
+    assert (result.run.n, result.run.norm, result.run.group_size, result.run.train_size) == (1, "gn", 8, 32)
+    assert f"test accuracy {result.score():.4f}" in capsys.readouterr().out
+    assert train.main([*options.split(), "--classes", "7", "--outputs", str(tmp_path / "other")]) == 2
+    assert capsys.readouterr().err == "error: r is 7, but digits has 10 classes; give that number\n"
