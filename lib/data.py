@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+ROOT = Path(__file__).resolve().parent.parent
 AUGMENTATIONS = ("none", "crop", "crop+flip")
 VAL_FRACTION = 0.2  # of the training images: 10,000 of CIFAR-10's 50,000, as the assignment asks
 
@@ -79,14 +80,32 @@ def check_name(dataset: str) -> None:
 
 
 def folder_path(dataset: str) -> Path:
-    return Path(dataset.removeprefix("folder:")).expanduser()
+    """Of folder:PATH; a relative PATH starts at the project's top folder, wherever a notebook or a command was started."""
+    return ROOT / Path(dataset.removeprefix("folder:")).expanduser()
+
+
+def shuffled(split: Split, seed: int) -> Split:
+    return split.take(torch.randperm(len(split), generator=torch.Generator().manual_seed(seed)))
 
 
 def random_split(split: Split, seed: int) -> tuple[Split, Split]:
     """A random four fifths and the other fifth; the same for every run with this seed."""
-    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
-    size = len(split) - int(VAL_FRACTION * len(split))
-    return split.take(order[:size]), split.take(order[size:])
+    split = shuffled(split, seed)
+    size = train_part(len(split))
+    return split.take(slice(size)), split.take(slice(size, None))
+
+
+def train_part(images: int) -> int:
+    return images - int(VAL_FRACTION * images)
+
+
+def train_images(dataset: str) -> int:
+    """How many training images a data set has after the split, found without reading them."""
+    if not dataset.startswith("folder:"):
+        return {"digits": 1151, "cifar10": 40_000}[dataset]
+    path = folder_path(dataset)
+    count = sum(len(image_files(path / "train" / name)) for name in class_names(path))
+    return count if (path / "val").is_dir() else train_part(count)
 
 
 def finish(train: Split, val: Split, test: Split, classes, train_size: int | None) -> Data:
@@ -145,9 +164,7 @@ def folder(path: Path, split_seed: int, train_size: int | None) -> Data:
     classes = class_names(path)
     parts = {part: read_folder(path / part, classes) for part in folder_parts(path)}
     if "val" in parts:
-        train, val = parts["train"], parts["val"]
-        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(split_seed))
-        train = train.take(order)
+        train, val = shuffled(parts["train"], split_seed), shuffled(parts["val"], split_seed)
     else:
         train, val = random_split(parts["train"], split_seed)
     sizes = {tuple(split.images.shape[2:]) for split in (train, val, parts["test"])}
@@ -178,7 +195,7 @@ def class_names(path: Path) -> list[str]:
 def image_files(path: Path) -> list[Path]:
     from torchvision.datasets.folder import IMG_EXTENSIONS
 
-    return sorted(p for p in path.iterdir() if p.suffix.lower() in IMG_EXTENSIONS)
+    return sorted(p for p in path.iterdir() if p.is_file() and p.suffix.lower() in IMG_EXTENSIONS)
 
 
 def read_folder(path: Path, classes: list[str]) -> Split:

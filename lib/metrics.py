@@ -45,7 +45,7 @@ def interval(correct: list[np.ndarray]) -> tuple[float, float, float]:
         low, high = stats.binomtest(int(correct[0].sum()), len(correct[0])).proportion_ci(method="wilson")
         return float(means[0]), float(low), float(high)
     half = stats.t.ppf(0.975, len(means) - 1) * stats.sem(means)
-    return float(means.mean()), float(means.mean() - half), float(means.mean() + half)
+    return float(means.mean()), float(max(means.mean() - half, 0)), float(min(means.mean() + half, 1))
 
 
 def difference(a: list[np.ndarray], b: list[np.ndarray]) -> tuple[float, float, float]:
@@ -55,15 +55,29 @@ def difference(a: list[np.ndarray], b: list[np.ndarray]) -> tuple[float, float, 
     image is added to each cell of the paired table, so that few such images still leave some width). It says nothing about
     other seeds. More seeds: Welch's t interval.
     """
-    if min(len(a), len(b)) == 1:
+    x, y = (np.array([c.mean() for c in group]) for group in (a, b))
+    if min(len(a), len(b)) == 1 or np.ptp(x) == np.ptp(y) == 0:  # seeds that all agree say nothing about their spread
         only_a, only_b = (a[0] & ~b[0]).sum() + 0.5, (b[0] & ~a[0]).sum() + 0.5
         n, gap = len(a[0]) + 2, a[0].mean() - b[0].mean()
         middle = (only_a - only_b) / n
         half = stats.norm.ppf(0.975) * np.sqrt(only_a + only_b - (only_a - only_b) ** 2 / n) / n
         return float(gap), float(middle - half), float(middle + half)
-    x, y = (np.array([c.mean() for c in group]) for group in (a, b))
-    if np.ptp(x) == 0 and np.ptp(y) == 0:
-        gap = float(x[0] - y[0])
-        return gap, gap, gap
     low, high = stats.ttest_ind(x, y, equal_var=False).confidence_interval(0.95)
     return float(x.mean() - y.mean()), float(low), float(high)
+
+
+def interaction(
+    a: list[np.ndarray], b: list[np.ndarray], c: list[np.ndarray], d: list[np.ndarray]
+) -> tuple[float, float, float]:
+    """(accuracy of a - of b) - (of c - of d) and its 95 % interval, from right/wrong per image, one array for each seed.
+
+    One seed each: from the four results on each image (normal approximation). More: Student's t over the seeds, each of
+    which gives one value (the four runs of a seed have their start and their batches in common).
+    """
+    values = [(w.astype(float) - x) - (y.astype(float) - z) for w, x, y, z in zip(a, b, c, d, strict=True)]
+    if len(values) == 1:
+        mean, half = values[0].mean(), stats.norm.ppf(0.975) * values[0].std() / np.sqrt(len(values[0]))
+    else:
+        means = np.array([value.mean() for value in values])
+        mean, half = means.mean(), stats.t.ppf(0.975, len(means) - 1) * stats.sem(means)
+    return float(mean), float(mean - half), float(mean + half)

@@ -156,9 +156,12 @@ def check_map_size(module: nn.Module, x: Tensor) -> None:
 
 
 class InstanceNorm2d(Norm2d):
-    """Instance normalization over (H, W) of each channel of each image."""
+    """Instance normalization over (H, W) of each channel of each image.
 
-    def __init__(self, num_features: int, eps: float = 1e-5, affine: bool = True):
+    `momentum` has its place in the signature for PyTorch's sake; there are no running statistics that it could weight.
+    """
+
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True):
         super().__init__(num_features, eps, affine)
 
     def check(self, x):

@@ -82,10 +82,10 @@ class Answer:
 
 
 def mean_band(frames: list[pd.DataFrame], column: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Epochs, and mean, minimum and maximum over the seeds, up to the last epoch that all seeds have."""
-    length = min(len(frame) for frame in frames)
-    values = np.array([frame[column].to_numpy()[:length] for frame in frames])
-    return frames[0]["epoch"].to_numpy()[:length], values.mean(0), values.min(0), values.max(0)
+    """Epochs, and mean, minimum and maximum over the seeds that still ran in that epoch."""
+    by_epoch = pd.concat(frames).groupby("epoch")[column]
+    mean = by_epoch.mean()
+    return mean.index.to_numpy(), mean.to_numpy(), by_epoch.min().to_numpy(), by_epoch.max().to_numpy()
 
 
 def draw(ax, variant: str, label: str, frames: list[pd.DataFrame], column: str, as_error: bool = False) -> None:

@@ -13,15 +13,15 @@ from pathlib import Path
 from lib import data, runs
 from lib.norms import NORMS
 from lib.runs import Result, Run
-from lib.train import fit
+from lib.train import check_data, fit, load_data
 
 #: What a profile changes of a Run's defaults, which are the assignment's setting.
 PROFILES = {
     "smoke": {"n": 1, "epochs": 2, "train_size": 64, "batch_size": 32, "warmup_epochs": 1, "precision": "float32"},
-    "quick": {"epochs": 20, "precision": "float32"},  # float32: as fast on every CPU, and within minutes anyway
+    # 4,000 of CIFAR-10's 40,000 images (or as many as there are); float32, because bf16 is slow on some CPUs.
+    "quick": {"epochs": 20, "train_size": 4000, "precision": "float32"},
     "paper": {},
 }
-QUICK_TRAIN_SIZE = 4000  # of CIFAR-10's 40,000 and of an image folder, so that `quick` takes minutes there too
 
 #: Where a variant departs from the common recipe, and why.
 RECIPE = {
@@ -86,6 +86,8 @@ class Study:
             if not isinstance(getattr(self, name), (str, Path)) or not str(getattr(self, name)):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be the path of a folder")
             object.__setattr__(self, name, Path(getattr(self, name)).expanduser())
+            if getattr(self, name).exists() and not getattr(self, name).is_dir():
+                raise ValueError(f"{name} is {getattr(self, name)}, which is a file; it must be the path of a folder")
 
     def runs(self, variant: str) -> list[Run]:
         """The runs of a variant, one for each seed."""
@@ -94,9 +96,9 @@ class Study:
         if self.dataset.startswith("folder:"):
             kwargs["classes"] = len(data.class_names(data.folder_path(self.dataset)))
             kwargs["data_hash"] = data.fingerprint(self.dataset)
-        if self.profile == "quick" and self.dataset == "cifar10":
-            kwargs["train_size"] = QUICK_TRAIN_SIZE
         kwargs |= PROFILES[self.profile] | RECIPE.get(norm, {})
+        if "train_size" in kwargs and kwargs["train_size"] >= data.train_images(self.dataset):
+            del kwargs["train_size"]
         if variant.endswith("_8"):
             # Linear scaling of the learning rate with the batch (Wu & He 2018, section 4.1, after Goyal et al. 2017).
             usual = kwargs.get("batch_size", Run.batch_size)
@@ -108,8 +110,21 @@ class Study:
         return self.fit_all({variant: self.runs(variant) for variant in variants}, progress)
 
     def fit_all(self, plan: dict[str, list[Run]], progress: bool = True) -> Results:
-        """The finished runs of a plan, which names them: every error in a Run has shown before any training."""
-        return {name: [fit(run, self.outputs, self.data_dir, progress=progress) for run in plan[name]] for name in plan}
+        """The finished runs of a plan, which names them. Every missing run is held against its data before any is trained."""
+        loaded = {}
+        for run in (run for runs_of_one in plan.values() for run in runs_of_one):
+            key = (run.dataset, run.split_seed, run.train_size)
+            if not runs.Folder(run, self.outputs).done:
+                if key not in loaded:
+                    loaded[key] = load_data(run, self.data_dir)
+                check_data(run, loaded[key])
+
+        def finished(run: Run) -> Result:
+            return fit(
+                run, self.outputs, self.data_dir, None, progress, loaded.get((run.dataset, run.split_seed, run.train_size))
+            )
+
+        return {name: [finished(run) for run in plan[name]] for name in plan}
 
     def data(self) -> data.Data:
         """The data that every run of this study sees."""
@@ -145,7 +160,7 @@ def parse_seeds(seeds) -> tuple[int, ...]:
             found = tuple(int(seed) for seed in seeds.strip("[]() ").split(","))
         else:
             found = tuple(seeds) if isinstance(seeds, (list, tuple)) else (seeds,)
-        if not found or len(set(found)) < len(found) or any(type(seed) is not int or seed < 0 for seed in found):
+        if not found or len(set(found)) < len(found) or any(type(seed) is not int or not 0 <= seed < 2**63 for seed in found):
             raise ValueError
     except ValueError:
         raise ValueError(f"seeds is {seeds!r}; it must be one or more different integers of at least 0, as in 0,1,2") from None
@@ -174,7 +189,7 @@ def main(argv=None) -> int:
             runs.allow("variant", variant, tuple(needed))
         study = Study(args.profile, args.dataset, args.data_dir, args.seeds, args.outputs)
         found = study.fit_all(study.recipe_probes()) if args.probes else study.fit(variants)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -16,6 +16,23 @@ def labels(found: Found) -> dict[str, str]:
     return {v: LABELS[v] + " (diverged)" * any(r.diverged for r in results) for v, results in found.items()}
 
 
+def converged(found: Found, required: tuple[str, ...] = ()) -> tuple[Found, str]:
+    """The runs that did not diverge, and a sentence about those that did ("" if none): a diverged run has no score.
+
+    ValueError if that leaves none of a variant in `required`.
+    """
+    kept = {v: [result for result in results if not result.diverged] for v, results in found.items()}
+    lost = {v: len(found[v]) - len(kept[v]) for v in found if len(kept[v]) < len(found[v])}
+    for variant in required:
+        if not kept[variant]:
+            raise ValueError(
+                f"every run of {LABELS[variant]} diverged (its loss is no number); this section needs one that did not"
+            )
+    said = ", ".join(f"{LABELS[v]} ({count} of {len(found[v])} runs)" for v, count in lost.items())
+    sentence = f"Diverged, with a loss that is no number, and therefore without scores here: {said}." if lost else ""
+    return {v: results for v, results in kept.items() if results}, sentence
+
+
 def histories(found: Found) -> dict[str, list[pd.DataFrame]]:
     return {variant: [result.history for result in results] for variant, results in found.items()}
 
@@ -104,6 +121,11 @@ def differences(found: Found, reference: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def not_clearly_below(found: Found, best: str) -> list[str]:
+    """The other variants whose test accuracy is not clearly below that of `best`."""
+    return [labels(found)[v] for v in found if v != best and gap_of(found, v, best)[2] >= 0]
+
+
 def gap_of(found: Found, a: str, b: str) -> tuple[float, float, float]:
     """Test accuracy of variant a minus b's with its 95 % interval, as fractions."""
     return metrics.difference(*([result.correct() for result in found[v]] for v in (a, b)))
@@ -163,7 +185,7 @@ def gate_values(results: list[Result]) -> pd.DataFrame:
     for result in results:
         for layer, rho in gates(result.model()).items():
             short = layer.replace("layer", "").replace(".norm", ".").replace("norm1", "stem")
-            rows += [{"layer": short, "channel": c, "rho": float(v), "seed": result.run.seed} for c, v in enumerate(rho)]
+            rows += [{"layer": short, "channel": c, "rho": v, "seed": result.run.seed} for c, v in enumerate(rho.tolist())]
     return pd.DataFrame(rows)
 
 
@@ -171,10 +193,18 @@ def spread_growth(history: pd.DataFrame) -> tuple[float, float]:
     """How the features' spread (99th minus 1st percentile) ends and how it grew.
 
     Returns its mean over the last quarter of the epochs and that mean divided by the second quarter's: about 1 where
-    the features have settled, above it where they keep growing.
+    the features have settled, above it where they keep growing. Fewer than 4 epochs have no quarters: the growth is NaN.
     """
     spread = (history["q99"] - history["q01"]).to_numpy()
-    quarter = max(1, len(spread) // 4)
-    early = spread[quarter : 2 * quarter].mean() if len(spread) > 1 else spread.mean()
-    late = spread[-quarter:].mean()
+    quarter = len(spread) // 4
+    if not quarter:
+        return float(spread[-1]), float("nan")
+    early, late = spread[quarter : 2 * quarter].mean(), spread[-quarter:].mean()
+    if early == late:  # features that are all zero among them
+        return float(late), 1.0
     return float(late), float(late / early) if early > 0 else float("inf")
+
+
+def reading(growth: float, bounded: float) -> str:
+    """What a variant's growth says: NaN comes from too few epochs or from values that are no numbers."""
+    return "not to be said" if np.isnan(growth) else "bounded" if growth <= bounded else "growing"

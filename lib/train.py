@@ -19,15 +19,17 @@ from lib.resnet import ResNet
 from lib.runs import Folder, Result, Run
 
 
-def fit(run: Run, outputs="outputs", data_dir="data", device=None, progress: bool = True) -> Result:
+def fit(run: Run, outputs="outputs", data_dir="data", device=None, progress: bool = True, data=None) -> Result:
     """The finished run. What was trained before, to the end or to some epoch, is not trained again.
 
-    ValueError for data that do not fit the run, before anything is trained.
+    `data` is what `load_data(run, data_dir)` gives, if it is at hand already. ValueError for data that do not fit the run,
+    before anything is trained.
     """
     folder = Folder(run, outputs)
     if not folder.done:
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        data = load_data(run, data_dir).to(device)
+        torch.backends.cudnn.allow_tf32 = False  # what is called float32 is float32 on a GPU too
+        data = (data or load_data(run, data_dir)).to(device)
         with folder.lock(say=tqdm.write):
             if not folder.done:
                 train(run, data, folder, device, progress)
@@ -37,15 +39,20 @@ def fit(run: Run, outputs="outputs", data_dir="data", device=None, progress: boo
 
 def load_data(run: Run, data_dir) -> data_module.Data:
     data = data_module.load(run.dataset, data_dir, run.split_seed, run.train_size)
+    check_data(run, data)
+    if run.data_hash != data_module.fingerprint(run.dataset):
+        raise ValueError(f"the files of {run.dataset} are not those of run {run.id}; make the Run anew from the folder")
+    return data
+
+
+def check_data(run: Run, data: data_module.Data) -> None:
+    """ValueError if the run cannot be trained on these data."""
     if run.classes != len(data.classes):
         raise ValueError(f"r is {run.classes}, but {run.data_name} has {len(data.classes)} classes; give that number")
     height, width = data.train.images.shape[2:]
     if height % ResNet.stride or width % ResNet.stride:
         raise ValueError(f"the images are {height}×{width}; both sides must be multiples of {ResNet.stride}")
     check_statistics(run, len(data.train), height * width // ResNet.stride**2)
-    if run.data_hash != data_module.fingerprint(run.dataset):
-        raise ValueError(f"the files of {run.dataset} are not those of run {run.id}; make the Run anew from the folder")
-    return data
 
 
 def check_statistics(run: Run, images: int, smallest_map: int) -> None:
@@ -121,7 +128,7 @@ def train(run: Run, data: data_module.Data, folder: Folder, device: torch.device
                 f"epoch {epoch}/{run.epochs} loss {row['train_loss']:.3f} val {row['val_loss']:.3f} "
                 f"accuracy {row['train_accuracy']:.3f} val {row['val_accuracy']:.3f}"
             )
-            state["diverged"] = not math.isfinite(row["train_loss"])
+            state["diverged"] = not (math.isfinite(row["train_loss"]) and math.isfinite(row["val_loss"]))
             best = max((r["val_accuracy"] for r in state["history"][:-1]), default=-1.0)
             if row["val_accuracy"] > best and not state["diverged"]:
                 state |= {"best": cpu_copy(model), "best_epoch": epoch}
@@ -228,12 +235,14 @@ def main(argv=None) -> int:
         run = Run(**{name: value for name, value in options.items() if value is not None})
         run = replace(run, data_hash=data_module.fingerprint(run.dataset))
         result = fit(run, outputs, data_dir)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(
-        f"{run.id}: {'diverged' if result.diverged else f'test accuracy {result.score():.4f}'}, best epoch {result.best_epoch}"
-    )
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last finished epoch", file=sys.stderr)
+        return 130
+    accuracy = "diverged" if result.diverged else f"test accuracy {result.score():.4f}"
+    print(f"{run.id}: {accuracy}, best epoch {result.best_epoch}")
     return 0
 
 

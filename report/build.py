@@ -132,7 +132,7 @@ def appendix(study: Study) -> list:
                     {"variant": LABELS[variant], "run": run.id, "epochs": result.metrics["epochs_run"], "minutes": minutes}
                 )
                 environments.append(result.env)
-    text = "# Appendix: how the results were made {-}\n\n"
+    text = "# Appendix: how the results were made {.unnumbered}\n\n"
     if not rows:
         return [new_markdown_cell(text + "No run is finished.")]
     frame = pd.DataFrame(environments)
@@ -200,7 +200,7 @@ def main(argv=None) -> int:
     try:
         study = Study(args.profile, args.dataset, args.data_dir, args.seeds, args.outputs)
         failures = build(study, args.report, args.jobs)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     for name, error in failures.items():

@@ -25,14 +25,14 @@ from traitlets import Bool, Unicode
 HERE = Path(__file__).resolve().parent
 IMAGES = {"image/svg+xml": "svg", "image/png": "png", "image/jpeg": "jpg"}
 WIDGET = "application/vnd.jupyter.widget-view+json"  # a progress bar: nothing to read on paper
-READER = "markdown+raw_html+raw_attribute-smart-implicit_figures"
+READER = "commonmark_x+raw_html+raw_attribute-smart-implicit_figures-yaml_metadata_block"  # what Jupyter renders: CommonMark with $math$
 
 
 class PandocExporter(Exporter):
     """What the two share: the notebook as pandoc's Markdown, its images as files in a folder.
 
     `resources["report"]`, a dict of pandoc metadata (title, subtitle, abstract, date, numbersections), makes it a report
-    with a title page; without it the notebook's own first heading is the title.
+    with a title page; without it there is no title page, only the notebook.
     """
 
     exclude_input = Bool(True, help="Leave the code out.").tag(config=True)
@@ -43,8 +43,8 @@ class PandocExporter(Exporter):
         nb, resources = super().from_notebook_node(nb, resources, **kwargs)
         with tempfile.TemporaryDirectory() as folder:
             text = to_markdown(nb, Path(folder), code=not self.exclude_input)
-            metadata = {"title": first_heading(nb) or resources.get("metadata", {}).get("name", "Notebook")}
-            metadata = {"pagetitle": metadata["title"]} if first_heading(nb) else metadata
+            self.source = Path(resources.get("metadata", {}).get("path") or ".").resolve()
+            metadata = {"pagetitle": first_heading(nb) or resources.get("metadata", {}).get("name", "Notebook")}
             metadata |= {"lang": "en"} | resources.get("report", {})
             result = self.convert(text, Path(folder), metadata)
         resources["output_extension"] = self.file_extension
@@ -53,8 +53,9 @@ class PandocExporter(Exporter):
     def pandoc(self, text: str, folder: Path, metadata: dict, to: str, *args: str) -> str:
         file = folder / "metadata.json"
         file.write_text(json.dumps(metadata))
-        shared = [f"--metadata-file={file}", f"--resource-path={folder}", f"--lua-filter={HERE / 'report.lua'}", "--standalone"]
-        return pypandoc.convert_text(text, to, READER, [*shared, *args], sandbox=False)
+        paths = os.pathsep.join(map(str, (folder, self.source)))
+        shared = [f"--metadata-file={file}", f"--resource-path={paths}", f"--lua-filter={HERE / 'filter.lua'}", "--standalone"]
+        return pypandoc.convert_text(text, to, READER, [*shared, *args], sandbox=False, cworkdir=str(folder))
 
 
 class ReportHTMLExporter(PandocExporter):
@@ -68,8 +69,8 @@ class ReportHTMLExporter(PandocExporter):
         return ".html"
 
     def convert(self, text, folder, metadata):
-        args = [f"--template={HERE / 'report.html'}", "--embed-resources", "--mathml", "--toc", "--toc-depth=2"]
-        args.append(f"--variable=styles={(HERE / 'report.css').read_text()}")
+        args = [f"--template={HERE / 'template.html'}", "--embed-resources", "--mathml", "--toc", "--toc-depth=2"]
+        args.append(f"--variable=styles={(HERE / 'template.css').read_text()}")
         return self.pandoc(text, folder, metadata, "html5", *args, *numbered(metadata))
 
 
@@ -84,7 +85,7 @@ class TypstPDFExporter(PandocExporter):
 
     def convert(self, text, folder, metadata):
         source = folder / "notebook.typ"
-        args = [f"--template={HERE / 'report.typ'}", *numbered(metadata)]
+        args = [f"--template={HERE / 'template.typ'}", "--extract-media=.", *numbered(metadata)]
         source.write_text(self.pandoc(text, folder, metadata, "typst", *args), encoding="utf-8")
         if kept := os.environ.get("REPORT_KEEP_TYPST"):  # to look at what Typst was given
             Path(kept).write_text(source.read_text())
@@ -108,7 +109,7 @@ def to_markdown(nb: NotebookNode, folder: Path, code: bool) -> str:
     parts, counts = [], {"figure": 0, "table": 0}
     for number, cell in enumerate(nb.cells):
         if cell.cell_type == "markdown":
-            parts.append(with_attachments(cell, folder, number))
+            parts.append(latex_environments(with_attachments(cell, folder, number)))
         elif cell.cell_type == "raw":
             continue
         else:
@@ -127,6 +128,18 @@ def with_attachments(cell: NotebookNode, folder: Path, number: int) -> str:
         file.write_bytes(image_bytes(mime, content))
         text = text.replace(f"attachment:{name}", file.name)
     return text
+
+
+def latex_environments(text: str) -> str:
+    """A LaTeX environment on its own, which Jupyter sets as mathematics, as $$mathematics$$."""
+    inner = {"align": "aligned", "equation": "", "gather": "gathered", "multline": "gathered", "eqnarray": "aligned"}
+
+    def replaced(match):
+        name = inner[match[1]]
+        body = f"\\begin{{{name}}}{match[2]}\\end{{{name}}}" if name else match[2].strip()
+        return f"$$ {body} $$"
+
+    return re.sub(rf"^\\begin\{{({'|'.join(inner)})\*?\}}(.*?)\\end\{{\1\*?\}}", replaced, text, flags=re.M | re.S)
 
 
 def outputs(found: list[NotebookNode], folder: Path, name: str, counts: dict[str, int]) -> list[str]:

@@ -4,23 +4,31 @@ python -m report.readme
 """
 
 import re
+import subprocess
 import sys
 
 import numpy as np
 
 from lib import plots, runs
-from lib.runs import Folder, Result
+from lib.runs import Result
 from lib.study import LABELS, NOTEBOOKS, PROBE_EPOCHS, Study
 
 README, FIGURE = runs.ROOT / "README.md", runs.ROOT / "report" / "results.svg"
 SEEDS = tuple(range(10))  # as many as there may be
 
 
+def committed() -> set[str]:
+    """The ids of the runs that git tracks: what else lies in outputs/ is not the README's."""
+    command = ["git", "-C", str(runs.ROOT), "ls-files", "outputs/runs/*/metrics.json"]
+    return {line.split("/")[2] for line in subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()}
+
+
 def finished(outputs=runs.ROOT / "outputs") -> dict[str, list[Result]]:
-    """variant -> the runs of the paper profile that the store holds."""
+    """variant -> the committed runs of the paper profile."""
+    known = committed()
     study = Study("paper", "cifar10", seeds=SEEDS)
     variants = dict.fromkeys(v for names in NOTEBOOKS.values() for v in names)
-    found = {v: [Result(run, outputs) for run in study.runs(v) if Folder(run, outputs).done] for v in variants}
+    found = {v: [Result(run, outputs) for run in study.runs(v) if run.id in known] for v in variants}
     return {variant: results for variant, results in found.items() if results}
 
 
@@ -48,7 +56,7 @@ def results_table(found: dict[str, list[Result]]) -> str:
 def recipe_table(outputs=runs.ROOT / "outputs") -> str:
     rows = ["| recipe | validation accuracy |", "|:--|--:|"]
     for name, (run,) in Study("paper", "cifar10").recipe_probes().items():
-        if Folder(run, outputs).done:
+        if run.id in committed():
             rows.append(f"| {name} | {Result(run, outputs).score(split='val'):.4f} |")
     return "\n".join([*rows, "", f"PyTorch BN, {PROBE_EPOCHS} epochs, one seed, at the best validation epoch."])
 
@@ -56,8 +64,8 @@ def recipe_table(outputs=runs.ROOT / "outputs") -> str:
 def filled(text: str) -> str:
     """The README's text with every generated block made anew."""
     for name, block in (("results", results_table(finished())), ("recipe", recipe_table())):
-        pattern = rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)"
-        text, count = re.subn(pattern, lambda match, block=block: match[1] + block + match[2], text, flags=re.S)
+        pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
+        text, count = re.subn(pattern, lambda match, block=block: f"{match[1]}{block}\n{match[2]}", text, flags=re.S)
         if count != 1:
             raise ValueError(f"README.md has {count} blocks <!-- {name} -->; it must have one")
     return text

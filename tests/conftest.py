@@ -16,9 +16,9 @@ def seeded():
 
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory):
-    """All notebooks executed at profile smoke and the report built: (study, report folder, what failed)."""
+    """All notebooks executed at profile smoke with two seeds and the report built: (study, report folder, what failed)."""
     folder = tmp_path_factory.mktemp("smoke")
-    study = Study("smoke", "digits", outputs=folder / "outputs")
+    study = Study("smoke", "digits", seeds=(0, 1), outputs=folder / "outputs")
     study.fit(dict.fromkeys(v for variants in NOTEBOOKS.values() for v in variants), progress=False)
     failures = build.build(study, folder / "report", jobs=2)
     return study, folder / "report", failures

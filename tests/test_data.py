@@ -174,6 +174,23 @@ def test_image_folder(tmp_path, parts):
     assert len(found.test) == 18
 
 
+def test_smaller_validation_part_of_a_folder_has_all_its_classes(tmp_path):
+    found = data.load(f"folder:{write_folder(tmp_path, ('train', 'val', 'test'), images=30)}", train_size=64)
+    assert len(found.val) == 16 and len(set(found.val.labels.tolist())) == 3
+
+
+def test_training_images_are_counted_as_they_are_split(tmp_path):
+    path = f"folder:{write_folder(tmp_path)}"
+    for name in ("digits", path):
+        assert data.train_images(name) == len(data.load(name).train)
+
+
+def test_relative_folder_starts_at_the_project(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert data.folder_path("folder:birds") == data.ROOT / "birds"
+    assert data.folder_path("folder:/birds").as_posix() == "/birds"
+
+
 def test_fingerprint_of_a_folder_changes_with_any_file(tmp_path):
     path = write_folder(tmp_path)
     before = data.fingerprint(f"folder:{path}")

@@ -79,5 +79,19 @@ def test_intervals_cover_what_they_should():
     assert 0.92 <= inside_seeds / 400 <= 0.99
 
 
-def test_equal_seeds_give_a_gap_without_width():
-    assert metrics.difference([correct(900)] * 2, [correct(890)] * 2) == pytest.approx((0.01, 0.01, 0.01))
+def test_seeds_that_all_agree_leave_the_images_uncertainty():
+    assert metrics.difference([correct(900)] * 2, [correct(890)] * 2) == metrics.difference([correct(900)], [correct(890)])
+
+
+def test_an_accuracy_interval_stays_between_0_and_1():
+    _, low, high = metrics.interval([correct(830), correct(970)])
+    assert 0 <= low < 0.9 < high == 1
+
+
+def test_interaction_is_the_difference_of_differences():
+    a, b, c, d = ([correct(n)] for n in (880, 900, 895, 900))
+    gap, low, high = metrics.interaction(a, b, c, d)
+    per_image = (a[0] * 1.0 - b[0]) - (c[0] * 1.0 - d[0])
+    assert gap == pytest.approx(-0.015) and high - low == pytest.approx(2 * 1.959964 * per_image.std() / np.sqrt(1000))
+    gap, low, high = metrics.interaction(*([x[0], correct(n)] for x, n in zip((a, b, c, d), (870, 900, 895, 905), strict=True)))
+    assert gap == pytest.approx((-0.015 - 0.02) / 2) and low < gap < high

@@ -1,6 +1,7 @@
 """The notebooks executed at profile smoke, read back, and the report built from them."""
 
 import base64
+import json
 import re
 import shutil
 import subprocess
@@ -72,17 +73,17 @@ def test_every_run_was_made_once_and_is_in_the_results(smoke):
     study, _, _ = smoke
     written = pd.read_csv(study.outputs / "results.csv")
     ids = {run.id for variants in NOTEBOOKS.values() for v in variants for run in study.runs(v)}
-    assert set(written["run_id"]) == ids and len(ids) == 9 and len(written) == 27
+    assert set(written["run_id"]) == ids and len(ids) == 2 * 9 and len(written) == 2 * 27
 
 
 def test_numbers_in_the_prose_are_those_of_the_runs(smoke):
     study, _, _ = smoke
-    written = pd.read_csv(study.outputs / "results.csv").set_index(["norm", "batch_size", "split"])["accuracy"]
+    written = pd.read_csv(study.outputs / "results.csv").groupby(["norm", "batch_size", "split"])["accuracy"].mean()
     headline = tagged(executed(study, "01_resnet_bn"), "answer")[0].outputs[0].metadata["headline"]
     assert f"reaches a test accuracy of {100 * written['torch_bn', 32, 'test']:.1f} %" in headline
     headline = tagged(executed(study, "03_six_variants"), "answer")[0].outputs[0].metadata["headline"]
     test = written.xs("test", level="split").xs(32, level="batch_size")
-    assert f"({100 * test.max():.1f} %)" in headline and f"the lowest ({100 * test.min():.1f} %)" in headline
+    assert f"({100 * test.max():.1f} %; " in headline and f"the lowest ({100 * test.min():.1f} %)" in headline
     scores = next(
         o for o in all_outputs(executed(study, "03_six_variants")) if "macro F1" in o.get("data", {}).get("text/html", "")
     )
@@ -100,7 +101,7 @@ def test_unchanged_notebooks_are_not_executed_again_and_nothing_is_trained(smoke
 def test_papermill_from_the_top_level(smoke, tmp_path):
     study, _, _ = smoke
     command = ["papermill", "notebooks/05_feature_quantiles.ipynb", str(tmp_path / "out.ipynb"), "-k", "python3"]
-    values = {"profile": "smoke", "seeds": "0", "outputs": str(study.outputs)}
+    values = {"profile": "smoke", "seeds": "0,1", "outputs": str(study.outputs)}
     for name, value in values.items():
         command += ["-p", name, value]
     done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, cwd=runs.ROOT, check=False)
@@ -130,6 +131,17 @@ def test_bad_parameter_stops_the_notebook_before_any_training(tmp_path):
     assert not (tmp_path / "outputs").exists()
 
 
+def lose(study, variant):
+    """Let a variant's runs look as a diverged run does."""
+    for run in study.runs(variant):
+        path = runs.Folder(run, study.outputs).path
+        metrics = json.loads((path / "metrics.json").read_text()) | {"status": "diverged"}
+        (path / "metrics.json").write_text(json.dumps(metrics))
+        history = pd.read_csv(path / "history.csv")
+        history.loc[history.index[-1], ["train_loss", "val_loss", "q01", "q20", "q80", "q99"]] = np.nan
+        history.to_csv(path / "history.csv", index=False)
+
+
 def test_a_failing_notebook_does_not_take_the_others_with_it(smoke, tmp_path, capsys):
     study, _, _ = smoke
     sources = shutil.copytree(build.SOURCES, tmp_path / "notebooks")
@@ -137,10 +149,15 @@ def test_a_failing_notebook_does_not_take_the_others_with_it(smoke, tmp_path, ca
     nb.cells.insert(4, new_code_cell("raise RuntimeError('the disk is gone')"))
     nbformat.write(nb, sources / "02_norm_sanity.ipynb")
     copy = shutil.copytree(study.outputs, tmp_path / "outputs")
+    lose(build.Study("smoke", outputs=copy), "nn")
     failures = build.build(build.Study("smoke", outputs=copy), tmp_path / "report", 2, sources)
     assert failures == {"02_norm_sanity": "RuntimeError: the disk is gone"}
     html = (tmp_path / "report" / "report.html").read_text()
     assert "This cell failed: RuntimeError" in html and "the disk is gone" in html
+    words = " ".join(html.split())
+    assert "Diverged, with a loss that is no number, and therefore without scores here: NN (1 of 1 runs)." in words
+    assert "Of the 6 variants" in words and "no number without a norm, which diverged" in words
+    assert not re.search(r"\bnan\b", re.sub(r"<details class=.code.>.*?</details>|data:[^\"]*", "", html, flags=re.S))
     assert "1 of 5 sections have no result" in " ".join(html.split())
     assert len(PdfReader(tmp_path / "report" / "report.pdf").pages) > 5
 
@@ -253,6 +270,35 @@ def png() -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (40, 20), "teal").save(buffer, "png")
     return buffer.getvalue()
+
+
+ODD = {
+    "image beside the notebook": ("![dot](dot.png)", None),
+    "image of another host": ("![a *remote* one](https://example.org/a.png)", "a remote one"),
+    "image that is not there": ("![gone](gone.png)", "[missing image: gone]"),
+    "an at sign": ("use @property, ask @bob", "use @property, ask @bob"),
+    "Jupyter's anchors": ("[there](#My-Section)\n\n## My Section", "there"),
+    "a link that leads nowhere": ("[nowhere](#lost)", "nowhere"),
+    "what looks like YAML": ("---\nNote: a: b: c\n\n---", "Note: a: b: c"),
+    "a list without a blank line": ("Items:\n- one\n- two", "• two"),
+    "HTML": ("<div class='alert'>be <em>careful</em></div>\n\n<img src='dot.png'>", "be careful"),
+    "LaTeX environment": ("\\begin{align}\na &= b \\\\\nc &= d\n\\end{align}\n\n\\begin{equation*}x^2\\end{equation*}", "="),
+    "Typst's own signs": ("a #strong[b] $5 and $6 \\* _c_ `#d`", "#strong[b]"),
+}
+
+
+@pytest.mark.parametrize("text, shown", ODD.values(), ids=ODD)
+def test_markdown_as_jupyter_writes_it(tmp_path, text, shown):
+    (tmp_path / "dot.png").write_bytes(png())
+    nb = new_notebook(cells=[new_markdown_cell(text)])
+    pdf, _ = TypstPDFExporter().from_notebook_node(nb, {"metadata": {"path": str(tmp_path)}})
+    (tmp_path / "some.pdf").write_bytes(pdf)
+    page = PdfReader(tmp_path / "some.pdf").pages[0]
+    assert shown in page.extract_text() if shown else len(page.images) == 1
+    if "<img" in text:
+        assert len(page.images) == 1
+    html, _ = ReportHTMLExporter().from_notebook_node(nb, {"metadata": {"path": str(tmp_path)}})
+    assert all(resource.startswith("data:") for resource in Links(html).resources)
 
 
 def test_code_is_shown_on_request():

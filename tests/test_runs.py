@@ -82,6 +82,11 @@ def test_bad_values_are_named(name, value, says):
         Run(**{name: value})
 
 
+def test_seeds_fit_64_bits():
+    with pytest.raises(ValueError, match="both must be below 2"):
+        Run(seed=2**63)
+
+
 def test_group_size_must_divide_the_channels():
     with pytest.raises(ValueError, match="group_size is 5; it must divide the 16, 32 and 64 channels"):
         Run(norm="gn", group_size=5)

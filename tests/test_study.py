@@ -67,6 +67,20 @@ def test_image_folder_trains(tmp_path):
     assert len(found["gn"][0].correct()) == 90
 
 
+def test_an_image_folder_smaller_than_the_profile_asks_for_is_taken_whole(tmp_path):
+    path = write_folder(tmp_path / "birds", images=10)
+    assert Study("smoke", f"folder:{path}").runs("bn")[0].train_size is None
+    assert Study("quick", "cifar10").runs("bn")[0].train_size == 4000
+    assert Study("quick", "digits").runs("bn")[0].train_size is None
+
+
+def test_every_run_is_held_against_its_data_before_any_is_trained(tmp_path):
+    path = write_folder(tmp_path / "birds", size=(4, 4))
+    with pytest.raises(ValueError, match="the last maps have one pixel, so in has no variance"):
+        Study("smoke", f"folder:{path}", outputs=tmp_path / "outputs").fit(["nn", "in"], progress=False)
+    assert not (tmp_path / "outputs").exists()
+
+
 BAD = {
     "profile": ({"profile": "fast"}, "unknown profile 'fast'; allowed are smoke, quick, paper"),
     "data set": ({"dataset": "cifar"}, "unknown data set 'cifar'; the data sets are digits, cifar10 and folder:PATH"),
@@ -77,6 +91,8 @@ BAD = {
     "negative seed": ({"seeds": -1}, "seeds is -1"),
     "seed type": ({"seeds": [0.5]}, r"seeds is \[0.5\]"),
     "outputs": ({"outputs": 3}, "outputs is 3; it must be the path of a folder"),
+    "outputs is a file": ({"outputs": __file__}, "which is a file; it must be the path of a folder"),
+    "seed too large": ({"seeds": 2**63}, "seeds is 9223372036854775808"),
     "data_dir": ({"data_dir": ""}, "data_dir is ''; it must be the path of a folder"),
 }
 
@@ -163,6 +179,27 @@ def test_spread_growth_of_settled_and_growing_features():
     assert tables.spread_growth(settled) == (2.0, 1.0)
     late, growth = tables.spread_growth(growing)
     assert late == 35.5 and growth == pytest.approx(35.5 / 15.5)
+
+
+def test_features_that_cannot_be_judged_are_not():
+    dead = pd.DataFrame({"q01": [0.0] * 8, "q99": [0.0] * 8})
+    assert tables.spread_growth(dead) == (0.0, 1.0)
+    assert np.isnan(tables.spread_growth(dead[:3])[1])
+    assert [tables.reading(g, 1.5) for g in (1.5, 1.6, float("inf"), float("nan"))] == [
+        "bounded", "growing", "growing", "not to be said"]  # fmt: skip
+
+
+class Lost(FakeResult):
+    diverged = True
+
+
+def test_diverged_runs_have_no_score_and_are_said():
+    found = {"bn": [FakeResult(9), Lost(1)], "nn": [Lost(1)]}
+    kept, said = tables.converged(found, required=("bn",))
+    assert {v: len(results) for v, results in kept.items()} == {"bn": 1}
+    assert said.endswith("without scores here: BN (1 of 2 runs), NN (1 of 1 runs).")
+    with pytest.raises(ValueError, match="every run of NN diverged"):
+        tables.converged(found, required=("nn",))
 
 
 def test_notebook_paths_are_relative_to_the_project():

@@ -50,4 +50,51 @@ local function failed(div)
   end
 end
 
-return {{RawBlock = native}, {Table = columns}, {Div = captioned}, {Table = breakable}, {Div = failed}}
+-- Images: those of other hosts become links (the report needs no network), those that are not there their description.
+local function exists(src)
+  for _, folder in ipairs(PANDOC_STATE.resource_path) do
+    local file = io.open(folder .. "/" .. src, "rb")
+    if file then file:close() return true end
+  end
+  local file = io.open(src, "rb")
+  if file then file:close() return true end
+  return false
+end
+
+local function image(img)
+  if img.src:match("^data:") then return nil end
+  local text = #img.caption > 0 and img.caption or pandoc.Inlines {pandoc.Str(img.src)}
+  if img.src:match("^%a+://") then return pandoc.Link(text, img.src) end
+  if not exists((img.src:gsub("%%20", " "))) then
+    text:insert(1, pandoc.Str("[missing image: "))
+    text:insert(pandoc.Str("]"))
+    return pandoc.Span(text)
+  end
+end
+
+local function inline_html(inline)
+  if inline.format == "html" and inline.text:match("^<img%f[%s]") then
+    return pandoc.utils.blocks_to_inlines(pandoc.read(inline.text, "html").blocks)
+  end
+end
+
+-- Links within the notebook: Jupyter's anchors keep capitals, pandoc's do not; one that leads nowhere becomes its text.
+local function anchors(doc)
+  local known = {}
+  doc:walk {
+    Header = function(h) known[h.identifier:lower()] = h.identifier end,
+    Div = function(d) known[d.identifier:lower()] = d.identifier end,
+    Span = function(s) known[s.identifier:lower()] = s.identifier end,
+  }
+  return doc:walk {
+    Link = function(link)
+      local name = link.target:match("^#(.*)")
+      if not name then return nil end
+      if not known[name:lower()] then return link.content end
+      link.target = "#" .. known[name:lower()]
+      return link
+    end,
+  }
+end
+
+return {{RawInline = inline_html}, {RawBlock = native}, {Table = columns}, {Div = captioned}, {Table = breakable}, {Div = failed}, {Image = image}, {Pandoc = anchors}}
