@@ -25,7 +25,8 @@ from traitlets import Bool, Unicode
 HERE = Path(__file__).resolve().parent
 IMAGES = {"image/svg+xml": "svg", "image/png": "png", "image/jpeg": "jpg"}
 WIDGET = "application/vnd.jupyter.widget-view+json"  # a progress bar: nothing to read on paper
-READER = "commonmark_x+raw_html+raw_attribute-smart-implicit_figures-yaml_metadata_block"  # what Jupyter renders: CommonMark with $math$
+# What Jupyter renders: CommonMark with $math$.
+READER = "commonmark_x+raw_html+raw_attribute-smart-implicit_figures-yaml_metadata_block"
 
 
 class PandocExporter(Exporter):
