@@ -13,7 +13,7 @@ from pathlib import Path
 from lib import data, runs
 from lib.norms import NORMS
 from lib.runs import Result, Run
-from lib.train import check_data, fit, load_data
+from lib.train import check_data, command, fit, load_data
 
 #: What a profile changes of a Run's defaults, which are the assignment's setting.
 PROFILES = {
@@ -51,6 +51,8 @@ NOTEBOOKS = {
     "04_batch_size": ("bn", "gn", "bn_8", "gn_8"),
     "05_feature_quantiles": ALL,
 }
+
+VARIANTS = tuple(dict.fromkeys(variant for variants in NOTEBOOKS.values() for variant in variants))
 
 LABELS = {
     "torch_bn": "PyTorch BN",
@@ -182,25 +184,21 @@ def main(argv=None) -> int:
     parser.add_argument("--probes", action="store_true", help="train the short runs that the recipe was chosen on, instead")
     parser.add_argument("--variants", default="", help="as in bn,gn_8 (default: all that the notebooks need)")
     args = parser.parse_args(argv)
-    needed = list(dict.fromkeys(variant for variants in NOTEBOOKS.values() for variant in variants))
-    try:
-        variants = args.variants.split(",") if args.variants else needed
+
+    def work() -> int:
+        variants = args.variants.split(",") if args.variants else VARIANTS
         for variant in variants:
-            runs.allow("variant", variant, tuple(needed))
+            runs.allow("variant", variant, VARIANTS)
         study = Study(args.profile, args.dataset, args.data_dir, args.seeds, args.outputs)
         found = study.fit_all(study.recipe_probes()) if args.probes else study.fit(variants)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last finished epoch", file=sys.stderr)
-        return 130
-    for name, results in found.items():
-        for result in results:  # the probes are compared on validation data
-            split = "val" if args.probes else "test"
-            accuracy = "diverged" if result.diverged else f"{split} accuracy {result.score(split=split):.4f}"
-            print(f"{LABELS.get(name, name):14} seed {result.run.seed}  {accuracy}  best epoch {result.best_epoch}")
-    return 0
+        for name, results in found.items():
+            for result in results:  # the probes are compared on validation data
+                split = "val" if args.probes else "test"
+                accuracy = "diverged" if result.diverged else f"{split} accuracy {result.score(split=split):.4f}"
+                print(f"{LABELS.get(name, name):14} seed {result.run.seed}  {accuracy}  best epoch {result.best_epoch}")
+        return 0
+
+    return command(work)
 
 
 if __name__ == "__main__":

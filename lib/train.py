@@ -221,6 +221,18 @@ def finish(run: Run, model, data, folder: Folder, state: dict, device) -> None:
     )
 
 
+def command(work) -> int:
+    """The exit code of a command line's `work()`: what its user can mend is one sentence, not a traceback."""
+    try:
+        return work()
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last finished epoch", file=sys.stderr)
+        return 130
+
+
 def main(argv=None) -> int:
     """One run from the command line: every field of Run is an option."""
     parser = argparse.ArgumentParser(prog="python -m lib.train", description="Train one run, or go on with it.")
@@ -231,19 +243,16 @@ def main(argv=None) -> int:
     parser.add_argument("--outputs", default="outputs", help="default: outputs")
     options = vars(parser.parse_args(argv))
     outputs, data_dir = options.pop("outputs"), options.pop("data_dir")
-    try:
+
+    def work() -> int:
         run = Run(**{name: value for name, value in options.items() if value is not None})
         run = replace(run, data_hash=data_module.fingerprint(run.dataset))
         result = fit(run, outputs, data_dir)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last finished epoch", file=sys.stderr)
-        return 130
-    accuracy = "diverged" if result.diverged else f"test accuracy {result.score():.4f}"
-    print(f"{run.id}: {accuracy}, best epoch {result.best_epoch}")
-    return 0
+        accuracy = "diverged" if result.diverged else f"test accuracy {result.score():.4f}"
+        print(f"{run.id}: {accuracy}, best epoch {result.best_epoch}")
+        return 0
+
+    return command(work)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from lib import runs
 from lib.plots import table_html
-from lib.study import LABELS, NOTEBOOKS, Study
+from lib.study import LABELS, NOTEBOOKS, VARIANTS, Study
+from lib.train import command
 
 HERE = Path(__file__).resolve().parent
 SOURCES = runs.ROOT / "notebooks"
@@ -121,9 +122,8 @@ def abstract(study: Study, headlines: list[str]) -> str:
 
 def appendix(study: Study) -> list:
     """How the results were made: every run, its cost and where it ran. Only runs that are finished are listed."""
-    variants = dict.fromkeys(variant for variants in NOTEBOOKS.values() for variant in variants)
     rows, environments = [], []
-    for variant in variants:
+    for variant in VARIANTS:
         for run in study.runs(variant):
             if runs.Folder(run, study.outputs).done:
                 result = runs.Result(run, study.outputs)
@@ -197,15 +197,15 @@ def main(argv=None) -> int:
     parser.add_argument("--report", default=HERE, type=Path, help="folder of report.html and report.pdf (default: report/)")
     parser.add_argument("--jobs", default=2, type=int, help="notebooks at a time (default: 2)")
     args = parser.parse_args(argv)
-    try:
+
+    def work() -> int:
         study = Study(args.profile, args.dataset, args.data_dir, args.seeds, args.outputs)
         failures = build(study, args.report, args.jobs)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    for name, error in failures.items():
-        print(f"{name} failed: {error}", file=sys.stderr)
-    return 1 if failures else 0
+        for name, error in failures.items():
+            print(f"{name} failed: {error}", file=sys.stderr)
+        return 1 if failures else 0
+
+    return command(work)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import numpy as np
 
 from lib import plots, runs
 from lib.runs import Result
-from lib.study import LABELS, NOTEBOOKS, PROBE_EPOCHS, Study
+from lib.study import LABELS, PROBE_EPOCHS, VARIANTS, Study
 
 README, FIGURE = runs.ROOT / "README.md", runs.ROOT / "report" / "results.svg"
 SEEDS = tuple(range(10))  # as many as there may be
@@ -27,8 +27,7 @@ def finished(outputs=runs.ROOT / "outputs") -> dict[str, list[Result]]:
     """variant -> the committed runs of the paper profile."""
     known = committed()
     study = Study("paper", "cifar10", seeds=SEEDS)
-    variants = dict.fromkeys(v for names in NOTEBOOKS.values() for v in names)
-    found = {v: [Result(run, outputs) for run in study.runs(v) if run.id in known] for v in variants}
+    found = {v: [Result(run, outputs) for run in study.runs(v) if run.id in known] for v in VARIANTS}
     return {variant: results for variant, results in found.items() if results}
 
 
@@ -47,7 +46,7 @@ def results_table(found: dict[str, list[Result]]) -> str:
         best = ", ".join(str(result.best_epoch) for result in results)
         cells += [str(len(results)), best, f"{minutes:.0f}", "; ".join(sorted(devices))]
         rows.append("| " + " | ".join(cells) + " |")
-    missing = [LABELS[v] for v in dict.fromkeys(v for names in NOTEBOOKS.values() for v in names) if v not in found]
+    missing = [LABELS[v] for v in VARIANTS if v not in found]
     if missing:
         rows += ["", f"Not trained at this setting yet: {', '.join(missing)}."]
     return "\n".join(rows)
