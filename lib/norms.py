@@ -22,13 +22,19 @@ import torch
 from torch import Tensor, nn
 
 
+def centred(x: Tensor, m: Tensor) -> Tensor:
+    """x (N, C, H, W) minus m (N, C), in m's precision: float32, or float64 if x is."""
+    wide = x.to(m.dtype)
+    return wide - image(m) if wide is x else wide.sub_(image(m))
+
+
 def moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """x (N, C, H, W) -> x - m (same shape), m (N, C), v (N, C): mean and biased variance over H and W.
 
     The variance is the mean square of the centred values, so a large mean costs no digits (E[x²] - E[x]² would).
     """
-    m = x.mean((2, 3))
-    d = x - image(m)
+    m = x.mean((2, 3), dtype=torch.promote_types(x.dtype, torch.float32))
+    d = centred(x, m)
     return d, m, (d * d).mean((2, 3))
 
 
@@ -48,33 +54,29 @@ class Normalize(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, table, *params: Tensor) -> Tensor:
-        d, m, v = moments(wide(x))
+        d, m, v = moments(x)
         with torch.enable_grad():
             leaves = [t.detach().requires_grad_() for t in (m, v, *params)]
             scale, shift = table(*leaves)
         ctx.save_for_backward(x)
         ctx.small = scale, shift, leaves
-        return torch.addcmul(image(shift), d, image(scale)).to(x.dtype)
+        return torch.addcmul(image(shift.detach()), d, image(scale.detach()), out=d).to(x.dtype)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, g: Tensor):
         (x,) = ctx.saved_tensors
         scale, shift, leaves = ctx.small
-        d, g, a = wide(x) - image(leaves[0].detach()), wide(g), scale.detach()
+        a, d = scale.detach(), centred(x, leaves[0].detach())
+        g = g.to(a.dtype)
         sum_g, sum_gd = g.sum((2, 3)), (g * d).sum((2, 3))
         dm, dv, *dparams = torch.autograd.grad(
             (scale, shift), leaves, (sum_gd, sum_g), retain_graph=True, allow_unused=True, materialize_grads=True
         )
         size = x.shape[2] * x.shape[3]
         p, q = 2 * dv / size, (dm - a * sum_g) / size
-        dx = torch.addcmul(image(q), d, image(p)).addcmul_(g, image(a))
+        dx = torch.addcmul(image(q), d, image(p), out=d).addcmul_(g, image(a))
         return dx.to(x.dtype), None, *dparams
-
-
-def wide(x: Tensor) -> Tensor:
-    """x in the precision of the statistics: float32, or float64 if x is."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def image(t: Tensor) -> Tensor:
