@@ -75,7 +75,10 @@ def load(dataset: str, data_dir="data", split_seed: int = 0, train_size: int | N
 
 
 def check_name(dataset: str) -> None:
-    if not isinstance(dataset, str) or (dataset not in ("digits", "cifar10") and not dataset.startswith("folder:")):
+    known = isinstance(dataset, str) and (
+        dataset in ("digits", "cifar10") or (dataset.startswith("folder:") and len(dataset) > 7)
+    )
+    if not known:
         raise ValueError(f"unknown data set {dataset!r}; the data sets are digits, cifar10 and folder:PATH")
 
 
@@ -113,6 +116,9 @@ def finish(train: Split, val: Split, test: Split, classes, train_size: int | Non
         if train_size > len(train):
             raise ValueError(f"train_size is {train_size}; this data set has {len(train)} training images")
         train, val = train.take(slice(train_size)), val.take(slice(max(1, train_size // 4)))
+    for name, split in (("training", train), ("validation", val), ("test", test)):
+        if not len(split):
+            raise ValueError(f"there are {len(train)} training images and none for {name}; give at least 5 for each class")
     mean, std = pixel_statistics(train.images)
     return Data(train, val, test, tuple(classes), mean, std)
 
@@ -127,7 +133,7 @@ def pixel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def digits() -> tuple[Split, Split, list[str]]:
-    """1,437 images for training and validation and 360 for the test, a fixed random fifth."""
+    """1,438 images for training and validation and 359 for the test, a fixed random fifth."""
     from sklearn.datasets import load_digits
 
     raw = load_digits()

@@ -84,6 +84,8 @@ class Run:
             value = getattr(self, name)
             if not (name == "clip_norm" and value is None) and not (is_number(value, float) and 0 < value < np.inf):
                 raise ValueError(f"{name} is {value!r}; it must be a number above 0")
+        if self.momentum >= 1:
+            raise ValueError(f"momentum is {self.momentum}; it must be below 1")
         if self.norm == "gn" and 16 % self.group_size:
             raise ValueError(f"group_size is {self.group_size}; it must divide the 16, 32 and 64 channels: 1, 2, 4, 8, 16")
         if self.warmup_epochs > self.epochs:
@@ -116,6 +118,13 @@ def at_least(name: str, value, least, kind) -> None:
     word = "an integer" if kind is int else "a number"
     if not is_number(value, kind) or not least <= value < np.inf:
         raise ValueError(f"{name} is {value!r}; it must be {word} of at least {least}")
+
+
+def read_json(file: Path) -> dict:
+    try:
+        return json.loads(file.read_text())
+    except ValueError:
+        raise ValueError(f"{file} is damaged; remove the folder {file.parent} to train that run again") from None
 
 
 class Folder:
@@ -194,7 +203,7 @@ class Result:
 
     @cached_property
     def metrics(self) -> dict:
-        return json.loads((self.path / "metrics.json").read_text())
+        return read_json(self.path / "metrics.json")
 
     @cached_property
     def history(self) -> pd.DataFrame:
@@ -204,7 +213,7 @@ class Result:
 
     @cached_property
     def env(self) -> dict:
-        return json.loads((self.path / "env.json").read_text())
+        return read_json(self.path / "env.json")
 
     @cached_property
     def predictions(self) -> dict[str, np.ndarray]:
@@ -239,7 +248,7 @@ def stored(outputs="outputs") -> list[Result]:
     names = {field.name for field in fields(Run)}
     found = []
     for file in sorted((Path(outputs) / "runs").glob("*/metrics.json")):
-        config = json.loads((file.parent / "config.json").read_text())
+        config = read_json(file.parent / "config.json")
         run = Run(**{k: v for k, v in config.items() if k in names}) if names <= config.keys() else None
         if run and run.id == file.parent.name:
             found.append(Result(run, outputs))

@@ -171,7 +171,9 @@ def parse_seeds(seeds) -> tuple[int, ...]:
 
 def project_path(path: str | Path) -> Path:
     """A notebook's path parameter: relative to the project's top folder, wherever Jupyter was started."""
-    return runs.ROOT / Path(path).expanduser()
+    return (
+        runs.ROOT / Path(path).expanduser() if isinstance(path, (str, Path)) and str(path) else path
+    )  # Study names what is wrong
 
 
 def main(argv=None) -> int:

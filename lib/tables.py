@@ -110,6 +110,8 @@ def differences(found: Found, reference: str) -> pd.DataFrame:
         if variant != reference:
             gap, low, high = (100 * value for value in gap_of(found, variant, reference))
             verdict = "higher" if low > 0 else "lower" if high < 0 else "no clear difference"
+            if min(len(found[variant]), len(found[reference])) == 1 and "clear" not in verdict:
+                verdict += " in these runs"  # what another seed would do is not known
             rows.append(
                 {
                     "variant": labels(found)[variant],
@@ -136,7 +138,7 @@ def basis(found: Found) -> str:
     seeds = min(len(results) for results in found.values())
     images = len(next(iter(found.values()))[0].correct())
     if seeds == 1:
-        return f"one seed; 95 % intervals cover the choice of the {images:,} test images, not the seed"
+        return f"one seed; 95 % intervals cover the choice of the {images:,} test images, not the seed or a machine's rounding"
     return f"{seeds} seeds; 95 % intervals cover the seed"
 
 
@@ -171,8 +173,8 @@ def cost(found: Found) -> pd.DataFrame:
                 "variant": variant,
                 "label": labels(found)[variant],
                 "seconds": seconds,
-                "epochs": np.mean([result.metrics["epochs_run"] for result in results]),
-                "best epoch": np.mean([result.best_epoch for result in results]),
+                "epochs": f"{np.mean([result.metrics['epochs_run'] for result in results]):g}",
+                "best epoch": f"{np.mean([result.best_epoch for result in results]):g}",
                 "device": ", ".join(sorted({result.env["device"] for result in results})),
             }
         )

@@ -62,7 +62,7 @@ def load_data(run: Run, data_dir) -> data_module.Data:
 def check_data(run: Run, data: data_module.Data) -> None:
     """ValueError if the run cannot be trained on these data."""
     if run.classes != len(data.classes):
-        raise ValueError(f"r is {run.classes}, but {run.data_name} has {len(data.classes)} classes; give that number")
+        raise ValueError(f"classes (r) is {run.classes}, but {run.data_name} has {len(data.classes)} classes; give that number")
     height, width = data.train.images.shape[2:]
     if height % ResNet.stride or width % ResNet.stride:
         raise ValueError(f"the images are {height}×{width}; both sides must be multiples of {ResNet.stride}")

@@ -113,7 +113,7 @@ def abstract(study: Study, headlines: list[str]) -> str:
         "A small residual network is trained with batch, instance, batch-instance, layer and group normalization, each written "
         f"from scratch, and with none. Setting: {study.describe()}."
     )
-    seeds = "the seed" if len(study.seeds) > 1 else "the choice of the test images, not the seed"
+    seeds = "the seed" if len(study.seeds) > 1 else "the choice of the test images, not the seed or a machine's rounding"
     middle = f"The 95 % intervals cover {seeds}."
     missing = len(NOTEBOOKS) - len(headlines)
     end = [f"{missing} of {len(NOTEBOOKS)} sections have no result, because their notebook failed."] if missing else []
@@ -199,6 +199,8 @@ def main(argv=None) -> int:
     args = parser.parse_args(argv)
 
     def work() -> int:
+        if args.jobs < 1:
+            raise ValueError(f"jobs is {args.jobs}; it must be an integer of at least 1")
         study = Study(args.profile, args.dataset, args.data_dir, args.seeds, args.outputs)
         failures = build(study, args.report, args.jobs)
         for name, error in failures.items():

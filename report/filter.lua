@@ -97,4 +97,15 @@ local function anchors(doc)
   }
 end
 
-return {{RawInline = inline_html}, {RawBlock = native}, {Table = columns}, {Div = captioned}, {Table = breakable}, {Div = failed}, {Image = image}, {Pandoc = anchors}}
+-- A number and its percent sign stay on one line.
+local function percent(inlines)
+  for i = 2, #inlines - 1 do
+    local before, after = inlines[i - 1], inlines[i + 1]
+    if inlines[i].t == "Space" and before.t == "Str" and before.text:match("%d$") and after.t == "Str" and after.text:match("^%%") then
+      inlines[i] = pandoc.Str("\u{a0}")
+    end
+  end
+  return inlines
+end
+
+return {{Inlines = percent}, {RawInline = inline_html}, {RawBlock = native}, {Table = columns}, {Div = captioned}, {Table = breakable}, {Div = failed}, {Image = image}, {Pandoc = anchors}}

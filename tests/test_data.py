@@ -218,7 +218,15 @@ def no_classes(path):
         folder.rename(path / folder.name)
 
 
+def one_image_per_class(path):
+    for folder in (path / "train").iterdir():
+        for file in sorted(folder.iterdir())[1:]:
+            file.unlink()
+
+
 FOLDERS = {
+    "too few images": (spoil(one_image_per_class), "there are 3 training images and none for validation"),
+    "folder without a path": (lambda tmp: data.load("folder:"), "unknown data set 'folder:'"),
     "unknown name": (
         lambda tmp: data.load("mnist"),
         "unknown data set 'mnist'; the data sets are digits, cifar10 and folder:PATH",

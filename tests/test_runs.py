@@ -82,6 +82,19 @@ def test_bad_values_are_named(name, value, says):
         Run(**{name: value})
 
 
+def test_momentum_is_below_1():
+    with pytest.raises(ValueError, match=r"momentum is 1\.5; it must be below 1"):
+        Run(momentum=1.5)
+
+
+def test_damaged_metrics_are_named(tmp_path):
+    folder = Folder(Run(), tmp_path)
+    folder.path.mkdir(parents=True)
+    folder.write("metrics.json", '{"sta')
+    with pytest.raises(ValueError, match=f"{Run().id}/metrics.json is damaged; remove the folder"):
+        Result(Run(), tmp_path).metrics  # noqa: B018
+
+
 def test_seeds_fit_64_bits():
     with pytest.raises(ValueError, match="both must be below 2"):
         Run(seed=2**63)

@@ -161,7 +161,7 @@ def test_a_difference_within_the_interval_is_called_no_clear_difference():
 def test_a_clear_difference_has_direction_size_and_interval():
     found = {"bn": [FakeResult(900)], "gn": [FakeResult(850)]}
     assert tables.compared(found, "gn", "bn").startswith("GN is 5.00 points below BN (95 % interval −6.35 to −3.63)")
-    assert tables.differences(found, "bn")["verdict"].tolist() == ["lower"]
+    assert tables.differences(found, "bn")["verdict"].tolist() == ["lower in these runs"]
 
 
 def test_epochs_to_reach_counts_the_first_epoch_at_or_above():

@@ -218,7 +218,7 @@ def test_results_table_has_a_row_per_run_and_split(tmp_path):
 
 
 def test_wrong_class_count_is_named_before_anything_is_written(tmp_path):
-    with pytest.raises(ValueError, match="r is 5, but digits has 10 classes"):
+    with pytest.raises(ValueError, match=r"classes .r. is 5, but digits has 10 classes"):
         fit(replace(TINY, classes=5), tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -263,4 +263,4 @@ def test_command_line_takes_n_r_and_every_other_field(tmp_path, capsys):
     assert (result.run.n, result.run.norm, result.run.group_size, result.run.train_size) == (1, "gn", 8, 32)
     assert f"test accuracy {result.score():.4f}" in capsys.readouterr().out
     assert train.main([*options.split(), "--classes", "7", "--outputs", str(tmp_path / "other")]) == 2
-    assert capsys.readouterr().err == "error: r is 7, but digits has 10 classes; give that number\n"
+    assert capsys.readouterr().err == "error: classes (r) is 7, but digits has 10 classes; give that number\n"
