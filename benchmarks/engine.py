@@ -87,12 +87,8 @@ def engine_epoch(data: data_module.Data, batch_size: int, norm: str, device: tor
     run = Run(norm=norm, batch_size=batch_size, lr=0.01, schedule="constant", warmup_epochs=0)
     data = data.to(device)
     model = train.new_model(run).to(device, memory_format=torch.channels_last)
-    optimizer = train.new_optimizer(run, model)
-
-    def epoch():
-        train.train_epoch(run, model, optimizer, data, 1, tqdm(disable=True))
-
-    return epoch
+    trainer = train.Trainer(run, model, train.new_optimizer(run, model), data)
+    return lambda: trainer.epoch(1, tqdm(disable=True))
 
 
 def convolutions(batch_size: int, batches: int, device: torch.device) -> Callable[[], None]:

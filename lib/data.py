@@ -8,6 +8,7 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import Tensor
 
 ROOT = Path(__file__).resolve().parent.parent
 AUGMENTATIONS = ("none", "crop", "crop+flip")
+PAD = 4  # black pixels around a training image before it is cropped: He et al. 2016, section 4.2
 VAL_FRACTION = 0.2  # of the training images: 10,000 of CIFAR-10's 50,000, as the assignment asks
 
 
@@ -54,8 +56,34 @@ class Data:
 
     def normalize(self, images: Tensor) -> Tensor:
         """uint8 (N, 3, H, W) -> float32, each channel with the training part's mean 0 and standard deviation 1."""
-        scale = 1 / (255 * self.std)
-        return images * scale[:, None, None] - (self.mean / self.std)[:, None, None]
+        scale, offset = self.scale_and_offset
+        return images * scale[:, None, None] - offset[:, None, None]
+
+    @property
+    def scale_and_offset(self) -> tuple[Tensor, Tensor]:
+        return 1 / (255 * self.std), self.mean / self.std
+
+    @cached_property
+    def padded(self) -> Tensor:
+        """The training images with PAD black pixels around each, a row for each pixel: uint8 (N * (H + 8) * (W + 8), 3)."""
+        return F.pad(self.train.images, [PAD] * 4).permute(0, 2, 3, 1).reshape(-1, 3)
+
+    def cropped(self, plan: Tensor) -> Tensor:
+        """The training images that the rows of an `epoch_plan` name, cropped and flipped as they say: uint8 (B, H, W, 3)."""
+        image, top, left, flip = (column[:, None] for column in plan.unbind(1))
+        height, width = self.train.images.shape[2:]
+        y = top + torch.arange(height, device=plan.device)
+        x = torch.arange(width, device=plan.device)
+        x = left + torch.where(flip.bool(), width - 1 - x, x)
+        pixels = (image * (height + 2 * PAD) + y)[:, :, None] * (width + 2 * PAD) + x[:, None]
+        return self.padded.index_select(0, pixels.flatten()).view(len(plan), height, width, 3)
+
+    def batch(self, plan: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, normalized, as float32 (B, 3, H, W) in channels-last memory, and the labels (B,)."""
+        images, (scale, offset) = self.cropped(plan), self.scale_and_offset
+        # A row of pixels at a time: the last dimension is then wide enough for vector registers.
+        x = images.flatten(2).float().mul_(scale.repeat(images.shape[2])).sub_(offset.repeat(images.shape[2]))
+        return x.view(images.shape).permute(0, 3, 1, 2), self.train.labels[plan[:, 0]]
 
 
 def load(dataset: str, data_dir="data", split_seed: int = 0, train_size: int | None = None) -> Data:
@@ -252,26 +280,27 @@ def generator(*numbers: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(state >> 1))
 
 
-def augment(images: Tensor, how: str, rng: torch.Generator, pad: int = 4) -> Tensor:
-    """uint8 (N, 3, H, W) -> the same shape: a random crop of the image padded by 4 black pixels, then a random flip."""
-    count, _, height, width = images.shape
-    if how != "none":
-        top, left = torch.randint(2 * pad + 1, (2, count), generator=rng).to(images.device)
-        windows = F.pad(images, [pad] * 4).unfold(2, height, 1).unfold(3, width, 1)  # (N, 3, 9, 9, H, W), a view
-        images = windows[torch.arange(count, device=images.device), :, top, left]
-    if how == "crop+flip":
-        flip = (torch.rand(count, generator=rng) < 0.5).to(images.device)
-        images = torch.where(flip[:, None, None, None], images.flip(3), images)
-    return images
+def epoch_plan(data: Data, batch_size: int, how: str, seed: int, epoch: int) -> Tensor:
+    """What an epoch shows, in order: int64 (N, 4), the number of the image, top and left of the crop, and whether to flip.
+
+    It depends on (seed, epoch) and nothing else, so every variant sees the same batches and a resumed run sees those that
+    it would have seen.
+    """
+    rng = generator(seed, epoch)
+    plan = torch.full((len(data.train), 4), PAD)
+    plan[:, 0], plan[:, 3] = torch.randperm(len(data.train), generator=rng), 0
+    for rows in plan.split(batch_size):
+        if how != "none":
+            rows[:, 1:3] = torch.randint(2 * PAD + 1, (2, len(rows)), generator=rng).T
+        if how == "crop+flip":
+            rows[:, 3] = torch.rand(len(rows), generator=rng) < 0.5
+    return plan
 
 
 def train_batches(data: Data, batch_size: int, how: str, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch of augmented, normalized batches. Order and augmentation depend on (seed, epoch) and nothing else,
-    so every variant sees the same batches and a resumed run sees those that it would have seen."""
-    rng = generator(seed, epoch)
-    order = torch.randperm(len(data.train), generator=rng).to(data.train.labels.device)
-    for index in order.split(batch_size):
-        yield data.normalize(augment(data.train.images[index], how, rng)), data.train.labels[index]
+    """One epoch of augmented, normalized batches."""
+    plan = epoch_plan(data, batch_size, how, seed, epoch).to(data.train.labels.device)
+    return (data.batch(rows) for rows in plan.split(batch_size))
 
 
 def eval_batches(data: Data, split: Split, batch_size: int = 500) -> Iterator[tuple[Tensor, Tensor]]:

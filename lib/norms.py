@@ -21,21 +21,21 @@ normalization functions is called here; the statistics are float32 even if x is 
 import torch
 from torch import Tensor, nn
 
-
-def centred(x: Tensor, m: Tensor) -> Tensor:
-    """x (N, C, H, W) minus m (N, C), in m's precision: float32, or float64 if x is."""
-    wide = x.to(m.dtype)
-    return wide - image(m) if wide is x else wide.sub_(image(m))
+from lib import kernels
 
 
-def moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """x (N, C, H, W) -> x - m (same shape), m (N, C), v (N, C): mean and biased variance over H and W.
+def image(t: Tensor) -> Tensor:
+    """(N, C) -> (N, C, 1, 1), to be broadcast over H and W."""
+    return t[:, :, None, None]
+
+
+def moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """x (N, C, H, W) -> m (N, C), v (N, C): mean and biased variance over H and W.
 
     The variance is the mean square of the centred values, so a large mean costs no digits (E[x²] - E[x]² would).
     """
-    m = x.mean((2, 3), dtype=torch.promote_types(x.dtype, torch.float32))
-    d = centred(x, m)
-    return d, m, (d * d).mean((2, 3))
+    m = x.mean((2, 3))
+    return m, (x - image(m)).square().mean((2, 3))
 
 
 def pool(m: Tensor, v: Tensor, dim: int) -> tuple[Tensor, Tensor]:
@@ -44,50 +44,12 @@ def pool(m: Tensor, v: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     return mu, (v + (m - mu) ** 2).mean(dim, keepdim=True)
 
 
-class Normalize(torch.autograd.Function):
-    """y = scale * (x - m) + shift, where `table(m, v, *params)` gives scale and shift, both (N, C).
-
-    Forward is one pass for the moments and one for the map. Backward is again one reduction (the sums of g and of
-    g * d over H and W, which are the gradients of shift and scale), autograd through the small table, and one map:
-    dx = scale * g + p * d + q with d = x - m.
-    """
-
-    @staticmethod
-    def forward(ctx, x: Tensor, table, *params: Tensor) -> Tensor:
-        d, m, v = moments(x)
-        with torch.enable_grad():
-            leaves = [t.detach().requires_grad_() for t in (m, v, *params)]
-            scale, shift = table(*leaves)
-        ctx.save_for_backward(x)
-        ctx.small = scale, shift, leaves
-        return torch.addcmul(image(shift.detach()), d, image(scale.detach()), out=d).to(x.dtype)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, g: Tensor):
-        (x,) = ctx.saved_tensors
-        scale, shift, leaves = ctx.small
-        a, d = scale.detach(), centred(x, leaves[0].detach())
-        g = g.to(a.dtype)
-        sum_g, sum_gd = g.sum((2, 3)), (g * d).sum((2, 3))
-        dm, dv, *dparams = torch.autograd.grad(
-            (scale, shift), leaves, (sum_gd, sum_g), retain_graph=True, allow_unused=True, materialize_grads=True
-        )
-        size = x.shape[2] * x.shape[3]
-        p, q = 2 * dv / size, (dm - a * sum_g) / size
-        dx = torch.addcmul(image(q), d, image(p), out=d).addcmul_(g, image(a))
-        return dx.to(x.dtype), None, *dparams
-
-
-def image(t: Tensor) -> Tensor:
-    """(N, C) -> (N, C, 1, 1), to be broadcast over H and W."""
-    return t[:, :, None, None]
-
-
 class Norm2d(nn.Module):
     """What the five share: `weight` and `bias` of shape (C,), the input check and the map.
 
-    A subclass gives `table(m, v, *params)`, which pools the moments and returns scale and shift, each (N, C).
+    A subclass gives `table(m, v)`, which pools the moments and returns scale and shift, each (N, C), and `sets()`, which
+    says the same in two numbers for the compiled form in lib.kernels: how many neighbouring channels share their
+    statistics, and whether all images do.
     """
 
     def __init__(self, num_channels: int, eps: float = 1e-5, affine: bool = True):
@@ -100,10 +62,39 @@ class Norm2d(nn.Module):
         self.register_parameter("weight", nn.Parameter(torch.ones(num_channels)) if affine else None)
         self.register_parameter("bias", nn.Parameter(torch.zeros(num_channels)) if affine else None)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, H, W) in x's dtype. ValueError if x has another shape or too few values."""
+    def forward(self, x: Tensor, shortcut: Tensor | None = None, relu: bool = False) -> Tensor:
+        """(N, C, H, W) -> (N, C, H, W) in x's dtype: the norm, plus a shortcut of the same shape, through ReLU.
+
+        ValueError if x has another shape or too few values, or if the shortcut's shape is not x's.
+        """
         self.check(x)
-        return Normalize.apply(x, self.table, *self.parameters(recurse=False))
+        if shortcut is not None and shortcut.shape != x.shape:
+            raise ValueError(f"the shortcut has shape {tuple(shortcut.shape)}; it must be that of x, {tuple(x.shape)}")
+        return self.compiled(x, shortcut, relu) if kernels.fit(x) else self.plain(x, shortcut, relu)
+
+    def plain(self, x: Tensor, shortcut: Tensor | None = None, relu: bool = False) -> Tensor:
+        """As the formula stands above: on a GPU, and in float64."""
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        m, v = moments(wide)
+        scale, shift = self.table(m, v)
+        y = image(scale) * (wide - image(m)) + image(shift)
+        y = y if shortcut is None else y + shortcut
+        return (y.relu() if relu else y).to(x.dtype)
+
+    def compiled(self, x: Tensor, shortcut: Tensor | None = None, relu: bool = False) -> Tensor:
+        """The same by lib.kernels: on a CPU."""
+        parameters = self.weight, self.bias, getattr(self, "rho", None)
+        y, *statistics = kernels.normalize(x, shortcut, relu, *parameters, *self.sets(), self.eps, self.running())
+        if statistics:
+            self.update(*statistics)
+        return y
+
+    def running(self) -> tuple[Tensor, Tensor] | None:
+        """Mean and variance (C,) to be used in place of the batch's, in eval mode of BN and BIN."""
+        return None
+
+    def update(self, mu: Tensor, var: Tensor) -> None:
+        """Called in training with the mean and the biased variance of every set."""
 
     def check(self, x: Tensor) -> None:
         name = type(self).__name__
@@ -112,9 +103,9 @@ class Norm2d(nn.Module):
         if not x.is_floating_point():
             raise ValueError(f"{name} was given {x.dtype} values; it takes floating point values")
 
-    def affine_map(self, scale: Tensor, shift: Tensor, weight: Tensor | None, bias: Tensor | None):
+    def affine_map(self, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
         """The learned per-channel weight and bias, applied to a normalization's scale and shift."""
-        return (scale, shift) if weight is None else (scale * weight, shift * weight + bias)
+        return (scale, shift) if self.weight is None else (scale * self.weight, shift * self.weight + self.bias)
 
     def extra_repr(self) -> str:
         return f"{self.num_channels}, eps={self.eps}, affine={self.affine}"
@@ -123,10 +114,13 @@ class Norm2d(nn.Module):
 class LayerNorm2d(Norm2d):
     """Layer normalization over (C, H, W) of each image: nn.GroupNorm(1, C)."""
 
-    def table(self, m, v, weight=None, bias=None):
+    def sets(self):
+        return self.num_channels, False
+
+    def table(self, m, v):
         mu, var = pool(m, v, dim=1)  # (N, 1)
         rstd = (var + self.eps).rsqrt().expand_as(m)
-        return self.affine_map(rstd, rstd * (m - mu), weight, bias)
+        return self.affine_map(rstd, rstd * (m - mu))
 
 
 class GroupNorm2d(Norm2d):
@@ -138,12 +132,15 @@ class GroupNorm2d(Norm2d):
             raise ValueError(f"{num_groups!r} groups do not divide {num_channels} channels; give a divisor of it")
         self.num_groups = num_groups
 
-    def table(self, m, v, weight=None, bias=None):
+    def sets(self):
+        return self.num_channels // self.num_groups, False
+
+    def table(self, m, v):
         m_grouped, v_grouped = (t.view(len(m), self.num_groups, -1) for t in (m, v))  # (N, G, C/G)
         mu, var = pool(m_grouped, v_grouped, dim=2)  # (N, G, 1)
         rstd = (var + self.eps).rsqrt()
         scale, shift = rstd.expand_as(m_grouped), rstd * (m_grouped - mu)
-        return self.affine_map(scale.reshape(m.shape), shift.reshape(m.shape), weight, bias)
+        return self.affine_map(scale.reshape(m.shape), shift.reshape(m.shape))
 
     def extra_repr(self) -> str:
         return f"{self.num_groups}, {super().extra_repr()}"
@@ -170,8 +167,11 @@ class InstanceNorm2d(Norm2d):
         super().check(x)
         check_map_size(self, x)
 
-    def table(self, m, v, weight=None, bias=None):
-        return self.affine_map((v + self.eps).rsqrt(), torch.zeros_like(m), weight, bias)
+    def sets(self):
+        return 1, False
+
+    def table(self, m, v):
+        return self.affine_map((v + self.eps).rsqrt(), torch.zeros_like(m))
 
 
 class BatchNorm2d(Norm2d):
@@ -200,26 +200,32 @@ class BatchNorm2d(Norm2d):
                 "there is no variance, so N * H * W must be at least 2"
             )
 
+    def sets(self):
+        return 1, True
+
+    def running(self):
+        return None if self.training else (self.running_mean, self.running_var)
+
     def statistics(self, m: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and biased variance of each channel, (1, C): of this batch in training, the running ones in eval."""
         if not self.training:
             return self.running_mean[None], self.running_var[None]
         mu, var = pool(m, v, dim=0)
-        self.update(mu.detach()[0], var.detach()[0])
+        self.update(mu[0], var[0])
         return mu, var
 
     @torch.no_grad()
-    def update(self, mu: Tensor, var: Tensor) -> None:
+    def update(self, mu, var):
         self.num_batches_tracked += 1
         weight = self.momentum if self.momentum is not None else 1 / self.num_batches_tracked.item()
         unbiased = var * (self.values / (self.values - 1))
         self.running_mean.lerp_(mu.to(self.running_mean.dtype), weight)
         self.running_var.lerp_(unbiased.to(self.running_var.dtype), weight)
 
-    def table(self, m, v, weight=None, bias=None):
+    def table(self, m, v):
         mu, var = self.statistics(m, v)
         rstd = (var + self.eps).rsqrt().expand_as(m)
-        return self.affine_map(rstd, rstd * (m - mu), weight, bias)
+        return self.affine_map(rstd, rstd * (m - mu))
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, momentum={self.momentum}"
@@ -240,11 +246,10 @@ class BatchInstanceNorm2d(BatchNorm2d):
         super().check(x)
         check_map_size(self, x)
 
-    def table(self, m, v, *params):
-        *affine, rho = params
+    def table(self, m, v):
         mu, var = self.statistics(m, v)
-        batch, instance = rho * (var + self.eps).rsqrt(), (1 - rho) * (v + self.eps).rsqrt()
-        return self.affine_map(batch + instance, batch * (m - mu), *(affine or (None, None)))
+        batch, instance = self.rho * (var + self.eps).rsqrt(), (1 - self.rho) * (v + self.eps).rsqrt()
+        return self.affine_map(batch + instance, batch * (m - mu))
 
 
 def gates(model: nn.Module) -> dict[str, nn.Parameter]:

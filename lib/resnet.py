@@ -3,12 +3,19 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.norms import make_norm
+from lib.norms import Norm2d, make_norm
 
 
 def conv3x3(inputs: int, outputs: int, stride: int, norm: str) -> nn.Conv2d:
     """A padded 3×3 convolution; its bias is left out where a norm follows, which would only remove or repeat it."""
     return nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=norm == "nn")
+
+
+def norm_relu(norm: nn.Module, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
+    """relu(norm(x) + shortcut); our norms do all three at once."""
+    if isinstance(norm, Norm2d):
+        return norm(x, shortcut, relu=True)
+    return F.relu(norm(x) if shortcut is None else norm(x) + shortcut)
 
 
 class Block(nn.Module):
@@ -23,8 +30,8 @@ class Block(nn.Module):
         self.stride, self.new_channels = stride, outputs - inputs
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(self.norm1(self.conv1(x)))
-        return F.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
+        y = norm_relu(self.norm1, self.conv1(x))
+        return norm_relu(self.norm2, self.conv2(y), self.shortcut(x))
 
     def shortcut(self, x: Tensor) -> Tensor:
         """Option A: every second pixel, and zeros for the new channels, half of them on either side."""
@@ -75,7 +82,7 @@ class ResNet(nn.Module):
             raise ValueError(f"the ResNet was given shape {tuple(x.shape)}; it takes (N, 3, H, W)")
         if x.shape[2] % self.stride or x.shape[3] % self.stride or 0 in x.shape[2:]:
             raise ValueError(f"the images are {x.shape[2]}×{x.shape[3]}; both sides must be multiples of {self.stride}")
-        x = F.relu(self.norm1(self.conv1(x)))
+        x = norm_relu(self.norm1, self.conv1(x))
         return self.layer3(self.layer2(self.layer1(x))).mean((2, 3))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -96,9 +96,9 @@ def new_optimizer(run: Run, model: nn.Module) -> torch.optim.Optimizer:
     if rhos:
         groups.append({"params": rhos, "weight_decay": 0.0, "lr_scale": run.gate_lr})
     if run.optimizer == "sgd":
-        optimizer = torch.optim.SGD(groups, lr=run.lr, momentum=run.momentum)
+        optimizer = torch.optim.SGD(groups, lr=run.lr, momentum=run.momentum, fused=True)
     else:
-        optimizer = torch.optim.Adam(groups, lr=run.lr)
+        optimizer = torch.optim.Adam(groups, lr=run.lr, fused=True)
     keep_gates(model, optimizer)
     return optimizer
 
@@ -126,13 +126,14 @@ def train(run: Run, data: data_module.Data, folder: Folder, device: torch.device
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
 
-    steps = math.ceil(len(data.train) / run.batch_size)
-    bar = tqdm(total=run.epochs * steps, initial=state["epoch"] * steps, desc=run.id, unit="batch", disable=not progress)
+    trainer = Trainer(run, model, optimizer, data)
+    done, total = (epochs * trainer.steps for epochs in (state["epoch"], run.epochs))
+    bar = tqdm(total=total, initial=done, desc=run.id, unit="batch", disable=not progress)
     with bar:
         while not finished(run, state):
             epoch = state["epoch"] + 1
             row = {"epoch": epoch, "lr": learning_rate(run, epoch - 0.5)}
-            row |= train_epoch(run, model, optimizer, data, epoch, bar)
+            row |= trainer.epoch(epoch, bar)
             start = time.perf_counter()
             val = evaluate(model, data, data.val)
             row |= {"val_loss": val["loss"], "val_accuracy": val["accuracy"]}
@@ -164,31 +165,80 @@ def cpu_copy(model: nn.Module) -> dict:
     return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
 
 
-def train_epoch(run: Run, model, optimizer, data, epoch: int, bar) -> dict[str, float]:
-    """One pass over the training split: mean loss and accuracy while training, and the seconds it took."""
-    model.train()
-    device = data.train.labels.device
-    loss_sum, correct, start = torch.zeros((), device=device), torch.zeros((), device=device), time.perf_counter()
-    steps = math.ceil(len(data.train) / run.batch_size)
-    for step, (x, y) in enumerate(data_module.train_batches(data, run.batch_size, run.augment, run.seed, epoch)):
-        lr = learning_rate(run, epoch - 1 + (step + 1) / steps)
+class Trainer:
+    """Training epochs of a run, on data that lie on the model's device.
+
+    Everything that changes from step to step is a tensor on that device: the epoch's plan and learning rates and the number of
+    the step. So no step waits for the CPU, and on a GPU one step, once captured as a CUDA graph, is all the others too.
+    """
+
+    eager_steps = 3  # before the capture: what PyTorch allocates or chooses at first use is then there
+
+    def __init__(self, run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, data: data_module.Data):
+        self.run, self.model, self.optimizer, self.data = run, model, optimizer, data
+        self.count, self.steps = len(data.train), math.ceil(len(data.train) / run.batch_size)
+        self.device = data.train.labels.device
+        self.plan = torch.zeros(self.count, 4, dtype=torch.int64, device=self.device)
+        self.lr = torch.zeros(self.steps, device=self.device)
+        self.at = torch.zeros((), dtype=torch.int64, device=self.device)
+        self.loss_sum, self.correct = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
+        self.graph = None
         for group in optimizer.param_groups:
-            group["lr"] = lr * group["lr_scale"]
-        with torch.autocast(device.type, torch.bfloat16, enabled=run.precision == "bf16"):
-            logits = model(x.contiguous(memory_format=torch.channels_last))
-        logits = logits.float()
+            group["lr"] = torch.zeros((), device=self.device)
+
+    def epoch(self, epoch: int, bar) -> dict[str, float]:
+        """One pass over the training split: mean loss and accuracy while training, and the seconds it took."""
+        start = time.perf_counter()
+        self.model.train()
+        self.plan.copy_(data_module.epoch_plan(self.data, self.run.batch_size, self.run.augment, self.run.seed, epoch))
+        self.lr.copy_(torch.tensor([learning_rate(self.run, epoch - 1 + (i + 1) / self.steps) for i in range(self.steps)]))
+        for counter in (self.at, self.loss_sum, self.correct):
+            counter.zero_()
+        for i in range(self.steps):
+            size = min(self.run.batch_size, self.count - i * self.run.batch_size)
+            if self.device.type == "cuda" and size == self.run.batch_size:
+                self.replay(size)
+            else:
+                self.step(size)
+            bar.update()
+        mean_loss, accuracy = (self.loss_sum / self.count).item(), (self.correct / self.count).item()  # waits for the device
+        return {"train_loss": mean_loss, "train_accuracy": accuracy, "seconds": time.perf_counter() - start}
+
+    def step(self, size: int) -> None:
+        """One batch of `size` images: forward, backward, optimizer."""
+        rows = self.at * self.run.batch_size + torch.arange(size, device=self.device)
+        x, y = self.data.batch(self.plan.index_select(0, rows))
+        bf16 = self.run.precision == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16, cache_enabled=False):
+            logits = self.model(x).float()
         loss = F.cross_entropy(logits, y)
-        optimizer.zero_grad()
+        self.optimizer.zero_grad()
         loss.backward()
-        if run.clip_norm is not None:
-            nn.utils.clip_grad_norm_(model.parameters(), run.clip_norm)
-        optimizer.step()
-        loss_sum += loss.detach() * len(y)
-        correct += (logits.argmax(1) == y).sum()
-        bar.update()
-    count = len(data.train)
-    mean_loss, accuracy = (loss_sum / count).item(), (correct / count).item()  # waits for the device
-    return {"train_loss": mean_loss, "train_accuracy": accuracy, "seconds": time.perf_counter() - start}
+        if self.run.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.run.clip_norm)
+        lr = self.lr.index_select(0, self.at[None])[0]
+        for group in self.optimizer.param_groups:
+            group["lr"].copy_(lr * group["lr_scale"])
+        self.optimizer.step()
+        self.loss_sum += loss.detach() * size
+        self.correct += (logits.argmax(1) == y).sum()
+        self.at += 1
+
+    def replay(self, size: int) -> None:
+        """The same on a GPU: the first steps one operation at a time, on a stream of their own, then all from the graph."""
+        if self.eager_steps:
+            self.eager_steps -= 1
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                self.step(size)
+            torch.cuda.current_stream().wait_stream(stream)
+            return
+        if self.graph is None:
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph):  # records, and executes nothing
+                self.step(size)
+        self.graph.replay()
 
 
 @torch.no_grad()

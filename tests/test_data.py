@@ -127,12 +127,16 @@ def test_crop_is_a_window_of_the_padded_image_and_flip_mirrors_it():
     padded = torch.nn.functional.pad(image[0], [4] * 4)
     windows = {padded[:, y : y + 8, x : x + 8].numpy().tobytes() for y in range(9) for x in range(9)}
     mirrored = {padded[:, y : y + 8, x : x + 8].flip(2).numpy().tobytes() for y in range(9) for x in range(9)}
-    many = image.expand(2000, -1, -1, -1)
-    cropped = images_of(data.Split(data.augment(many, "crop", data.generator(0)), torch.zeros(2000)))
-    assert cropped == windows  # all 81, and nothing else
-    flipped = [i.numpy().tobytes() in mirrored for i in data.augment(many, "crop+flip", data.generator(0))]
+    split = data.Split(image.expand(2000, -1, -1, -1), torch.zeros(2000, dtype=torch.long))
+    many = data.Data(split, split, split, ("a", "b"), torch.zeros(3), torch.ones(3))
+
+    def shown(how):
+        return many.cropped(data.epoch_plan(many, 128, how, 0, 1)).permute(0, 3, 1, 2)
+
+    assert images_of(data.Split(shown("crop"), split.labels)) == windows  # all 81, and nothing else
+    flipped = [i.numpy().tobytes() in mirrored for i in shown("crop+flip")]
     assert 0.45 < np.mean(flipped) < 0.55
-    assert torch.equal(data.augment(many, "none", data.generator(0)), many)
+    assert torch.equal(shown("none"), split.images)
 
 
 def test_an_epoch_sees_each_training_image_once_and_no_other():

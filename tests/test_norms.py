@@ -270,3 +270,88 @@ def test_no_torch_normalization_function_is_called(monkeypatch):
         norms.make_norm(norm, 8)(x).sum().backward()
     with pytest.raises(AssertionError, match="built-in"):
         norms.make_norm("torch_bn", 8)(x)
+
+
+# The compiled form, which float32 and bfloat16 take on a CPU; all of the above in float64 is the plain form.
+
+
+@pytest.mark.parametrize("norm", ["bn", "in", "bin", "ln", "gn"])
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("with_shortcut", [False, True], ids=["alone", "shortcut"])
+@pytest.mark.parametrize("relu", [False, True], ids=["linear", "relu"])
+@pytest.mark.parametrize("shape", [(4, 8, 5, 3), (2, 16, 32, 32), (1, 4, 2, 2), (3, 12, 7, 1)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
+def test_compiled_form_is_the_plain_form(norm, training, with_shortcut, relu, shape, dtype, form):
+    generator = torch.Generator().manual_seed(shape[0])
+    x, shortcut, g = ((2 + torch.randn(shape, generator=generator)).to(dtype).contiguous(memory_format=form) for _ in range(3))
+    found = []
+    for kind in (dtype, torch.float64):
+        layer = norms.make_norm(norm, shape[1])
+        values = torch.rand(3, shape[1], generator=torch.Generator().manual_seed(1))
+        with torch.no_grad():
+            for p, value in zip(layer.parameters(), values, strict=False):
+                p.copy_(value)
+            for name, buffer in layer.named_buffers():
+                buffer.add_(0.5 if "running" in name else 0)
+        layer.train(training).to(torch.promote_types(kind, torch.float32))
+        assert norms.kernels.fit(x.to(kind)) == (kind is dtype)
+        inputs = [t.to(kind).requires_grad_() for t in ([x, shortcut] if with_shortcut else [x])]
+        y = layer(*inputs, relu=relu)
+        assert y.dtype == kind
+        grads = torch.autograd.grad(y, [*inputs, *layer.parameters()], g.to(kind))
+        found.append([y.detach(), *grads, *layer.buffers()])
+    mine, reference = ([t.double() for t in tensors] for tensors in found)
+    for a, b in zip(mine, reference, strict=True):
+        tolerance = 1e-5 if dtype == torch.float32 or a.dim() < 4 else 2**-8
+        assert checks.largest(a, b) <= tolerance * max(1.0, b.abs().max().item()), norm
+
+
+@pytest.mark.parametrize("norm", ["bn", "in", "bin", "ln", "gn"])
+def test_the_number_of_threads_changes_no_bit(norm):
+    torch.manual_seed(0)
+    x, g = torch.randn(9, 16, 8, 8), torch.randn(9, 16, 8, 8)
+    threads, found = torch.get_num_threads(), []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            layer, leaf = norms.make_norm(norm, 16), x.clone().requires_grad_()
+            y = layer(leaf, relu=True)
+            found.append([y, *torch.autograd.grad(y, [leaf, *layer.parameters()], g)])
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_compiled_form_lets_nan_and_infinity_through(dtype):
+    """A ReLU that turned NaN into zero would hide that a run diverged."""
+    for bad in (float("nan"), float("inf")):
+        x = torch.ones(2, 4, 3, 3, dtype=dtype)
+        x[1, 2, 0, 0] = bad
+        y = InstanceNorm2d(4)(x, relu=True)
+        assert y[1, 2].isnan().any() and y[0].isfinite().all() and y[1, :2].isfinite().all()
+
+
+def test_bfloat16_is_rounded_to_nearest_even():
+    layer = BatchNorm2d(4).eval()
+    layer.eps = 1e-30
+    x = torch.randn(64, 4, 5, 5).bfloat16()
+    with torch.no_grad():
+        layer.weight.fill_(1 + 2**-10)
+        expected = (x.float() * layer.weight[0]).bfloat16()
+        assert torch.equal(layer(x), expected)
+
+
+def test_a_shortcut_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match="shortcut has shape"):
+        BatchNorm2d(4)(torch.zeros(2, 4, 3, 3), torch.zeros(2, 4, 1, 3))
+
+
+def test_weights_may_change_between_forward_and_backward():
+    layer, x = BatchInstanceNorm2d(4), torch.randn(2, 4, 3, 3, requires_grad=True)
+    y = layer(x)
+    (expected,) = torch.autograd.grad(y.sum(), x, retain_graph=True)
+    with torch.no_grad():
+        layer.weight.zero_(), layer.rho.zero_()
+    assert torch.equal(torch.autograd.grad(y.sum(), x)[0], expected)

@@ -48,7 +48,7 @@ def test_a_finished_run_is_returned_and_not_trained_again(tmp_path, monkeypatch)
 def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, monkeypatch, stop_after, norm, optimizer):
     run = replace(TINY, norm=norm, optimizer=optimizer, lr=0.1 if optimizer == "sgd" else 0.01)
     whole = fit(run, tmp_path / "whole")
-    real, calls = train.train_epoch, itertools.count(1)
+    real, calls = train.Trainer.epoch, itertools.count(1)
 
     def stopping(*args):
         if next(calls) > stop_after:
@@ -56,7 +56,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, monkeypatch, stop_after, no
         return real(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "train_epoch", stopping)
+        patch.setattr(train.Trainer, "epoch", stopping)
         with pytest.raises(KeyboardInterrupt):
             fit(run, tmp_path / "parts")
     assert not Folder(run, tmp_path / "parts").done

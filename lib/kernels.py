@@ -1,0 +1,327 @@
+"""The norms compiled for the CPU: the fast form of lib.norms, whose table and formulas these are.
+
+A chain of PyTorch operations reads and writes the feature map once for each; here it is read twice and written once in
+either direction, which is what PyTorch's own layers do, and adding a shortcut and ReLU cost no pass more. Numba compiles
+at the first call and keeps the result in __pycache__; no C++ compiler is needed. The sums of an image are added up by one
+thread in one order, so the number of threads does not change a bit of them.
+
+Maps come as (N, H, W, C), which is what channels-last is in memory; bfloat16 as uint16, which NumPy knows. A loop sees a
+map as (N, tiles, width), where `width` is a multiple of C that fills the vector registers however few the channels are.
+The table, (N, C), is pooled over sets: of `k` neighbouring channels, of one image or (`pooled`) of all. So BN is
+(pooled, 1), GN (one image, C/G), LN (one image, C), IN (one image, 1). `rho` is BIN's gate, and empty elsewhere.
+"""
+
+import numba
+import numpy as np
+import torch
+from numba import prange, types
+from numba.extending import intrinsic, overload
+from torch import Tensor
+
+TILE = 256  # values that an inner loop runs over
+
+compiled = numba.njit(parallel=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
+helper = numba.njit(cache=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
+
+
+@intrinsic
+def as_float(typing, bits):
+    """The float32 with these 32 bits."""
+    return types.float32(types.uint32), lambda context, builder, _, args: builder.bitcast(
+        args[0], context.get_value_type(types.float32)
+    )
+
+
+@intrinsic
+def as_bits(typing, value):
+    """The 32 bits of a float32."""
+    return types.uint32(types.float32), lambda context, builder, _, args: builder.bitcast(
+        args[0], context.get_value_type(types.uint32)
+    )
+
+
+def load(value):
+    """A value of a map as float32."""
+
+
+def store(y, value):
+    """The float32 value as an element of the map y, rounded to nearest even if that is bfloat16."""
+
+
+@overload(load, inline="always")
+def _(value):
+    if isinstance(value, types.Integer):
+        return lambda value: as_float(np.uint32(value) << np.uint32(16))
+    return lambda value: value
+
+
+@overload(store, inline="always")
+def _(y, value):
+    if not isinstance(y.dtype, types.Integer):
+        return lambda y, value: value
+
+    def rounded(y, value):
+        bits = as_bits(value)
+        return np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
+
+    return rounded
+
+
+@helper
+def tile_width(x):
+    """A multiple of C that divides an image's size."""
+    channels, size = x.shape[3], x.shape[1] * x.shape[2] * x.shape[3]
+    width = channels
+    while size % (2 * width) == 0 and width < TILE:
+        width *= 2
+    return width
+
+
+@helper
+def tiles(x, width):
+    return x.reshape(len(x), x.shape[1] * x.shape[2] * x.shape[3] // width, width)
+
+
+@helper
+def repeat(row, width):
+    """A row of the table, repeated to the width of a tile."""
+    out = np.empty(width, np.float32)
+    for k in range(0, width, len(row)):
+        for c in range(len(row)):
+            out[k + c] = row[c]
+    return out
+
+
+@helper
+def fold(wide, row):
+    """The sums of a tile's columns, added up channel by channel."""
+    row[:] = 0
+    for k in range(0, len(wide), len(row)):
+        for c in range(len(row)):
+            row[c] += wide[k + c]
+
+
+@helper
+def set_of(n, c, channels, k, pooled):
+    return c // k if pooled else n * (channels // k) + c // k
+
+
+@helper
+def pool(m, v, k, pooled):
+    """Mean and biased variance of every set: norms.pool."""
+    images, channels = m.shape
+    sets, size = channels // k * (1 if pooled else images), k * (images if pooled else 1)
+    mu, var = np.zeros(sets), np.zeros(sets)
+    for n in range(images):
+        for c in range(channels):
+            mu[set_of(n, c, channels, k, pooled)] += m[n, c] / size
+    for n in range(images):
+        for c in range(channels):
+            s = set_of(n, c, channels, k, pooled)
+            var[s] += (v[n, c] + (m[n, c] - mu[s]) ** 2) / size
+    return mu, var
+
+
+@compiled
+def moments(x, m, v):
+    width = tile_width(x)
+    x = tiles(x, width)
+    pixels = np.float32(x.shape[1] * width // m.shape[1])
+    for n in prange(len(x)):
+        for c in range(m.shape[1]):
+            m[n, c] = load(x[n, 0, c])
+        pivot = repeat(m[n], width)  # the first pixel: sums of differences from it keep their digits
+        total = np.zeros(width, np.float32)
+        for i in range(x.shape[1]):
+            for j in range(width):
+                total[j] += load(x[n, i, j]) - pivot[j]
+        fold(total, m[n])
+        for c in range(m.shape[1]):
+            m[n, c] = pivot[c] + m[n, c] / pixels
+        mean = repeat(m[n], width)
+        total[:] = 0
+        for i in range(x.shape[1]):
+            for j in range(width):
+                d = load(x[n, i, j]) - mean[j]
+                total[j] += d * d
+        fold(total, v[n])
+        for c in range(m.shape[1]):
+            v[n, c] /= pixels
+
+
+@compiled
+def transform(x, m, v, mu, var, k, pooled, eps, weight, bias, rho, shortcut, relu, scale, y):
+    """From the moments and those of the sets: the table's scale, and y = relu(scale * (x - m) + shift + shortcut)."""
+    channels = m.shape[1]
+    width = tile_width(x)
+    x, y, shortcut = tiles(x, width), tiles(y, width), tiles(shortcut, width)
+    zero, shift = np.float32(0), np.empty(m.shape, np.float32)
+    for n in prange(len(x)):
+        for c in range(channels):
+            s = set_of(n, c, channels, k, pooled)
+            rstd, gate = 1 / np.sqrt(var[s] + eps), 1.0
+            shift[n, c] = rstd * (m[n, c] - mu[s])
+            if len(rho):
+                gate = rho[c]
+                shift[n, c] *= gate
+                rstd = gate * rstd + (1 - gate) / np.sqrt(v[n, c] + eps)
+            scale[n, c] = weight[c] * rstd
+            shift[n, c] = weight[c] * shift[n, c] + bias[c]
+        mean, a, b = repeat(m[n], width), repeat(scale[n], width), repeat(shift[n], width)
+        for i in range(x.shape[1]):
+            if len(shortcut):
+                for j in range(width):
+                    value = a[j] * (load(x[n, i, j]) - mean[j]) + b[j] + load(shortcut[n, i, j])
+                    y[n, i, j] = store(y, zero if relu and value < zero else value)
+            else:
+                for j in range(width):
+                    value = a[j] * (load(x[n, i, j]) - mean[j]) + b[j]
+                    y[n, i, j] = store(y, zero if relu and value < zero else value)
+
+
+@compiled
+def sums(g, y, x, m, masked, sum_g, sum_gd):
+    """The gradient behind ReLU (`masked`; without one, y and masked are empty), its sum and that of its product with x - m."""
+    width = tile_width(x)
+    g, y, x, masked = tiles(g, width), tiles(y, width), tiles(x, width), tiles(masked, width)
+    zero = np.float32(0)
+    for n in prange(len(x)):
+        mean = repeat(m[n], width)
+        total, product = np.zeros(width, np.float32), np.zeros(width, np.float32)
+        for i in range(x.shape[1]):
+            if len(y):
+                for j in range(width):
+                    value = zero if load(y[n, i, j]) <= zero else load(g[n, i, j])
+                    masked[n, i, j] = store(masked, value)
+                    total[j] += value
+                    product[j] += value * (load(x[n, i, j]) - mean[j])
+            else:
+                for j in range(width):
+                    value = load(g[n, i, j])
+                    total[j] += value
+                    product[j] += value * (load(x[n, i, j]) - mean[j])
+        fold(total, sum_g[n])
+        fold(product, sum_gd[n])
+
+
+@helper
+def table_gradient(sum_g, sum_gd, m, v, mu, var, k, pooled, fixed, eps, weight, rho, dm, dv, dweight, dbias, drho):
+    """The table's backward, from the gradients of shift and scale. `fixed`: mu and var are not functions of x."""
+    images, channels = m.shape
+    size = k * (images if pooled else 1)
+    drstd, dmu = np.zeros(len(mu)), np.zeros(len(mu))
+    for n in range(images):
+        for c in range(channels):
+            s = set_of(n, c, channels, k, pooled)
+            rstd, centred, gate = 1 / np.sqrt(var[s] + eps), m[n, c] - mu[s], 1.0
+            a, b = sum_gd[n, c] * weight[c], sum_g[n, c] * weight[c]
+            dv[n, c] = 0
+            if len(rho):
+                gate = rho[c]
+                own = 1 / np.sqrt(v[n, c] + eps)
+                dv[n, c] = -0.5 * a * (1 - gate) * own**3
+                drho[c] += a * (rstd - own) + b * rstd * centred
+                dweight[c] += sum_gd[n, c] * (1 - gate) * own
+            dweight[c] += gate * rstd * (sum_gd[n, c] + sum_g[n, c] * centred)
+            dbias[c] += sum_g[n, c]
+            dm[n, c] = gate * rstd * b
+            drstd[s] += gate * (a + b * centred)
+            dmu[s] -= gate * rstd * b
+    if not fixed:
+        for n in range(images):
+            for c in range(channels):
+                s = set_of(n, c, channels, k, pooled)
+                dvar = -0.5 * drstd[s] * (var[s] + eps) ** -1.5
+                dm[n, c] += (2 * dvar * (m[n, c] - mu[s]) + dmu[s]) / size
+                dv[n, c] += dvar / size
+
+
+@compiled
+def gradient(g, x, m, v, mu, var, k, pooled, eps, fixed, weight, rho, scale, sum_g, sum_gd, dx, dweight, dbias, drho):
+    """dx = scale * g + p * (x - m) + q, and the gradients of the parameters."""
+    dm, dv = np.empty(m.shape), np.empty(m.shape)
+    table_gradient(sum_g, sum_gd, m, v, mu, var, k, pooled, fixed, eps, weight, rho, dm, dv, dweight, dbias, drho)
+    width = tile_width(x)
+    g, x, dx = tiles(g, width), tiles(x, width), tiles(dx, width)
+    pixels = x.shape[1] * width // m.shape[1]
+    p, q = np.empty(m.shape, np.float32), np.empty(m.shape, np.float32)
+    for n in prange(len(x)):
+        for c in range(m.shape[1]):
+            p[n, c] = 2 * dv[n, c] / pixels
+            q[n, c] = (dm[n, c] - scale[n, c] * sum_g[n, c]) / pixels
+        mean, a, b, e = repeat(m[n], width), repeat(scale[n], width), repeat(p[n], width), repeat(q[n], width)
+        for i in range(x.shape[1]):
+            for j in range(width):
+                value = a[j] * load(g[n, i, j]) + b[j] * (load(x[n, i, j]) - mean[j]) + e[j]
+                dx[n, i, j] = store(dx, value)
+
+
+def fit(x: Tensor) -> bool:
+    """Whether the loops take this map: float32 or bfloat16, on the CPU, not empty."""
+    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and x.numel() > 0
+
+
+def pixels(x: Tensor) -> np.ndarray:
+    """A map (N, C, H, W) as the array (N, H, W, C); a copy only if it is not channels-last."""
+    x = x.detach().permute(0, 2, 3, 1).contiguous()
+    return (x.view(torch.uint16) if x.dtype == torch.bfloat16 else x).numpy()
+
+
+def new_map(x: Tensor) -> Tensor:
+    """An empty map of x's shape and type, channels-last."""
+    n, c, h, w = x.shape
+    return torch.empty((n, h, w, c), dtype=x.dtype).permute(0, 3, 1, 2)
+
+
+def normalize(x, shortcut, relu, weight, bias, rho, k, pooled, eps, running):
+    """relu(scale * (x - m) + shift + shortcut), as Norm2d says; and the sets' mean and biased variance, unless `running` gives
+    those to be used in their place."""
+    found = []
+    y = Normalize.apply(x, shortcut, relu, weight, bias, rho, (k, pooled, eps), running, found)
+    return y, *found
+
+
+def vector(parameter: Tensor | None, size: int, otherwise: float) -> np.ndarray:
+    """A copy of a parameter (C,) in float32; `size` values `otherwise` if the layer has none."""
+    if parameter is None:
+        return np.full(size, otherwise, np.float32)
+    return parameter.detach().float().numpy().copy()
+
+
+class Normalize(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, shortcut, relu, weight, bias, rho, setting, running, found):
+        numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+        k, pooled, _ = setting
+        array, shape = pixels(x), (len(x), x.shape[1])
+        m, v, scale = np.empty(shape, np.float32), np.empty(shape, np.float32), np.empty(shape, np.float32)
+        moments(array, m, v)
+        if running is None:
+            mu, var = pool(m, v, k, pooled)
+            found += torch.from_numpy(mu), torch.from_numpy(var)
+        else:
+            mu, var = (t.double().numpy() for t in running)
+        weights, biases, gates = vector(weight, shape[1], 1), vector(bias, shape[1], 0), vector(rho, 0, 0)
+        y, added = new_map(x), array[:0] if shortcut is None else pixels(shortcut.to(x.dtype))
+        transform(array, m, v, mu, var, *setting, weights, biases, gates, added, relu, scale, pixels(y))
+        ctx.save_for_backward(x, y if relu else None)
+        ctx.table = m, v, mu, var, *setting, running is not None, weights, gates, scale
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, g):
+        x, y = ctx.saved_tensors
+        array, g = pixels(x), g.to(x.dtype)
+        m = ctx.table[0]
+        sum_g, sum_gd = np.empty_like(m), np.empty_like(m)
+        if y is None:
+            sums(pixels(g), array[:0], array, m, array[:0], sum_g, sum_gd)
+        else:
+            behind, g = g, new_map(x)
+            sums(pixels(behind), pixels(y), array, m, pixels(g), sum_g, sum_gd)
+        dx = new_map(x)
+        slopes = np.zeros((3, x.shape[1]), np.float32)  # of weight, bias, rho
+        gradient(pixels(g), array, *ctx.table, sum_g, sum_gd, pixels(dx), *slopes)
+        found = (dx, g, None, *torch.from_numpy(slopes), None, None, None)
+        return tuple(d if wanted else None for d, wanted in zip(found, ctx.needs_input_grad, strict=True))
