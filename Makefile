@@ -7,6 +7,7 @@ DATASET  ?= digits
 DATA_DIR ?= data
 SEEDS    ?= 0
 OUTPUTS  ?= outputs
+JOBS     ?= auto
 PYTHON   ?= python3
 
 BIN   := .venv/bin
@@ -19,7 +20,7 @@ report: train
 	$(BIN)/python -m report.build $(STUDY)
 
 train: .venv/installed
-	$(BIN)/python -m lib.study $(STUDY)
+	$(BIN)/python -m lib.study $(STUDY) --jobs "$(JOBS)"
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest $(TESTS)

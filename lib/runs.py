@@ -32,6 +32,8 @@ from lib.norms import NORMS
 from lib.resnet import ResNet
 
 SPLITS = ("train", "val", "test")
+#: What a finished run consists of; the last one says that it is finished.
+FINISHED = ("config.json", "history.csv", "best.safetensors", "predictions.npz", "env.json", "metrics.json")
 CODE_VERSION = 1  # raise it with a change of code that changes results: old runs then get another id
 
 
@@ -191,6 +193,24 @@ class Folder:
 
     def save_model(self, state_dict: dict) -> None:
         self.write("best.safetensors", save({name: t.contiguous().cpu() for name, t in state_dict.items()}))
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs have been trained so far; all of them for a finished run, even if it stopped early."""
+        if self.done:
+            return self.run.epochs
+        history = self.path / "history.csv"
+        return max(0, history.read_bytes().count(b"\n") - 1) if history.is_file() else 0
+
+    def read_files(self) -> dict[str, bytes]:
+        """The files of a finished run."""
+        return {name: (self.path / name).read_bytes() for name in FINISHED}
+
+    def write_files(self, files: dict[str, bytes]) -> None:
+        """A run that was finished elsewhere."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        for name in FINISHED:
+            self.write(name, files[name])
 
 
 class Result:

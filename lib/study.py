@@ -10,10 +10,10 @@ import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from lib import data, runs
+from lib import data, jobs, runs
 from lib.norms import NORMS
 from lib.runs import Result, Run
-from lib.train import check_data, command, fit, load_data
+from lib.train import check_data, command, fit, load_data, say_if_bf16_is_slow
 
 #: What a profile changes of a Run's defaults, which are the assignment's setting.
 PROFILES = {
@@ -21,6 +21,7 @@ PROFILES = {
     # 4,000 of CIFAR-10's 40,000 images (or as many as there are); float32, because bf16 is slow on some CPUs.
     "quick": {"epochs": 20, "train_size": 4000, "precision": "float32"},
     "paper": {},
+    "paper-float32": {"precision": "float32"},  # for CPUs that take several times as long for bf16
 }
 
 #: Where a variant departs from the common recipe, and why.
@@ -40,7 +41,7 @@ PROBE_EPOCHS = 12
 
 SMALL_BATCH = 8
 #: In epochs. Stops the small batches early, as the assignment asks, but not within the noise of the first half.
-PATIENCE = {"smoke": 1, "quick": 10, "paper": 30}
+PATIENCE = {"smoke": 1, "quick": 10, "paper": 30, "paper-float32": 30}
 
 ALL = tuple(NORMS)
 #: notebook -> variants: a norm's key, or key_8 for the small batch.
@@ -79,11 +80,14 @@ class Study:
     seeds: tuple[int, ...] | list[int] | str | int = (0,)
     outputs: str | Path = "outputs"
     changes: dict = field(default_factory=dict)  # of Run fields, for all runs
+    jobs: int | str = "auto"  # runs side by side; it does not change their results
+    backend: str = "local"  # of lib.jobs.BACKENDS
 
     def __post_init__(self):
         runs.allow("profile", self.profile, tuple(PROFILES))
         data.check_name(self.dataset)
         object.__setattr__(self, "seeds", parse_seeds(self.seeds))
+        jobs.number_of_jobs(self.jobs, self.backend)
         for name in ("data_dir", "outputs"):
             if not isinstance(getattr(self, name), (str, Path)) or not str(getattr(self, name)):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be the path of a folder")
@@ -112,19 +116,21 @@ class Study:
         return self.fit_all({variant: self.runs(variant) for variant in variants}, progress)
 
     def fit_all(self, plan: dict[str, list[Run]], progress: bool = True) -> Results:
-        """The finished runs of a plan, which names them. Every missing run is held against its data before any is trained."""
-        loaded = {}
-        for run in (run for runs_of_one in plan.values() for run in runs_of_one):
+        """The finished runs of a plan, which names them. Every missing run is held against its data before any is trained,
+        then as many are trained side by side as `jobs` says."""
+        planned = {run.id: run for runs_of_one in plan.values() for run in runs_of_one}
+        missing, loaded = [run for run in planned.values() if not runs.Folder(run, self.outputs).done], {}
+        for run in missing:
             key = (run.dataset, run.split_seed, run.train_size)
-            if not runs.Folder(run, self.outputs).done:
-                if key not in loaded:
-                    loaded[key] = load_data(run, self.data_dir)
-                check_data(run, loaded[key])
+            loaded[key] = loaded.get(key) or load_data(run, self.data_dir)
+            check_data(run, loaded[key])
+        say_if_bf16_is_slow(missing)
+        if len(missing) > 1 and (self.backend != "local" or jobs.number_of_jobs(self.jobs, self.backend) > 1):
+            jobs.train_all(missing, self.outputs, self.data_dir, self.jobs, self.backend, progress)
 
         def finished(run: Run) -> Result:
-            return fit(
-                run, self.outputs, self.data_dir, None, progress, loaded.get((run.dataset, run.split_seed, run.train_size))
-            )
+            key = (run.dataset, run.split_seed, run.train_size)
+            return fit(run, self.outputs, self.data_dir, None, progress, loaded.get(key))
 
         return {name: [finished(run) for run in plan[name]] for name in plan}
 
@@ -183,6 +189,8 @@ def main(argv=None) -> int:
     parser.add_argument("--data-dir", default="data", help="where CIFAR-10 lies or is downloaded to (default: data)")
     parser.add_argument("--seeds", default="0", help="as in 0,1,2 (default: 0)")
     parser.add_argument("--outputs", default="outputs", help="where the runs are kept (default: outputs)")
+    parser.add_argument("--jobs", default="auto", help="runs side by side (default: auto, one for each core)")
+    parser.add_argument("--backend", default="local", help=f"one of {', '.join(jobs.BACKENDS)} (default: local)")
     parser.add_argument("--probes", action="store_true", help="train the short runs that the recipe was chosen on, instead")
     parser.add_argument("--variants", default="", help="as in bn,gn_8 (default: all that the notebooks need)")
     args = parser.parse_args(argv)
@@ -191,7 +199,8 @@ def main(argv=None) -> int:
         variants = args.variants.split(",") if args.variants else VARIANTS
         for variant in variants:
             runs.allow("variant", variant, VARIANTS)
-        study = Study(args.profile, args.dataset, args.data_dir, args.seeds, args.outputs)
+        where = {"jobs": args.jobs, "backend": args.backend}
+        study = Study(args.profile, args.dataset, args.data_dir, args.seeds, args.outputs, **where)
         found = study.fit_all(study.recipe_probes()) if args.probes else study.fit(variants)
         for name, results in found.items():
             for result in results:  # the probes are compared on validation data

@@ -6,6 +6,7 @@ import functools
 import math
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import fields, replace
 
 import numpy as np
@@ -21,11 +22,14 @@ from lib.resnet import ResNet
 from lib.runs import Folder, Result, Run
 
 
-def fit(run: Run, outputs="outputs", data_dir="data", device=None, progress: bool = True, data=None) -> Result:
+def fit(
+    run: Run, outputs="outputs", data_dir="data", device=None, progress: bool = True, data=None, threads: int = 1
+) -> Result:
     """The finished run. What was trained before, to the end or to some epoch, is not trained again.
 
-    `data` is what `load_data(run, data_dir)` gives, if it is at hand already. ValueError for data that do not fit the run,
-    before anything is trained.
+    `data` is what `load_data(run, data_dir)` gives, if it is at hand already. `threads` of the CPU: their number changes the
+    rounding and thereby the result a little, so it is the same, one, wherever a study's runs are trained. ValueError for data
+    that do not fit the run, before anything is trained.
     """
     folder = Folder(run, outputs)
     if not folder.done:
@@ -33,11 +37,21 @@ def fit(run: Run, outputs="outputs", data_dir="data", device=None, progress: boo
         keep_freed_memory()
         torch.backends.cudnn.allow_tf32 = False  # what is called float32 is float32 on a GPU too
         data = (data or load_data(run, data_dir)).to(device)
-        with folder.lock(say=tqdm.write):
+        with folder.lock(say=tqdm.write), cpu_threads(threads):
             if not folder.done:
                 train(run, data, folder, device, progress)
         runs.write_results(outputs)
     return Result(run, outputs)
+
+
+@contextmanager
+def cpu_threads(count: int):
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @functools.cache
@@ -49,6 +63,32 @@ def keep_freed_memory() -> None:
         trim_threshold, mmap_threshold = -1, -3  # malloc.h
         mallopt(mmap_threshold, 32 * 2**20)  # the most that it takes
         mallopt(trim_threshold, 2**31 - 1)
+
+
+@functools.cache
+def bf16_factor() -> float:
+    """How many times as long as in float32 a convolution, forward and backward, takes in bf16 on this CPU: below 1 if it has
+    instructions for that, 10 and more if not."""
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        layer = nn.Conv2d(16, 16, 3, padding=1, dtype=dtype).to(memory_format=torch.channels_last)
+        x, g = (torch.randn(8, 16, 32, 32, dtype=dtype).contiguous(memory_format=torch.channels_last) for _ in range(2))
+        times = []
+        for _ in range(4):
+            start = time.perf_counter()
+            with cpu_threads(1):
+                layer(x.requires_grad_()).backward(g)
+            times.append(time.perf_counter() - start)
+        seconds[dtype] = min(times)
+    return seconds[torch.bfloat16] / seconds[torch.float32]
+
+
+def say_if_bf16_is_slow(wanted: list[Run]) -> None:
+    if any(run.precision == "bf16" for run in wanted) and not torch.cuda.is_available() and bf16_factor() > 2:
+        tqdm.write(
+            f"this CPU has no fast bf16: a convolution takes {bf16_factor():.0f} times as long as in float32. "
+            "Profile paper-float32 (or --precision float32 of lib.train) trains the same in float32, as runs of their own"
+        )
 
 
 def load_data(run: Run, data_dir) -> data_module.Data:
@@ -303,15 +343,18 @@ def main(argv=None) -> int:
     for field in fields(Run):
         kind = next(kind for kind in (int, float, str) if kind.__name__ in str(field.type))
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=None, help=f"default: {field.default}")
+    parser.add_argument("--threads", type=int, default=1, help="of the CPU; more are faster and round differently (default: 1)")
     parser.add_argument("--data-dir", default="data", help="default: data")
     parser.add_argument("--outputs", default="outputs", help="default: outputs")
     options = vars(parser.parse_args(argv))
-    outputs, data_dir = options.pop("outputs"), options.pop("data_dir")
+    outputs, data_dir, threads = options.pop("outputs"), options.pop("data_dir"), options.pop("threads")
 
     def work() -> int:
+        runs.at_least("threads", threads, 1, int)
         run = Run(**{name: value for name, value in options.items() if value is not None})
         run = replace(run, data_hash=data_module.fingerprint(run.dataset))
-        result = fit(run, outputs, data_dir)
+        say_if_bf16_is_slow([run])
+        result = fit(run, outputs, data_dir, threads=threads)
         accuracy = "diverged" if result.diverged else f"test accuracy {result.score():.4f}"
         print(f"{run.id}: {accuracy}, best epoch {result.best_epoch}")
         return 0

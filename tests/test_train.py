@@ -1,5 +1,6 @@
 """Training: what is learned, resumed, chosen and kept apart."""
 
+import contextlib
 import itertools
 import json
 from dataclasses import replace
@@ -8,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tqdm.auto import tqdm
 
 from lib import data as data_module
 from lib import train
@@ -264,3 +266,96 @@ def test_command_line_takes_n_r_and_every_other_field(tmp_path, capsys):
     assert f"test accuracy {result.score():.4f}" in capsys.readouterr().out
     assert train.main([*options.split(), "--classes", "7", "--outputs", str(tmp_path / "other")]) == 2
     assert capsys.readouterr().err == "error: classes (r) is 7, but digits has 10 classes; give that number\n"
+
+
+class NoWaiting(torch.utils._python_dispatch.TorchDispatchMode):
+    """Fails where Python asks a tensor for its value, which on a GPU waits for all that was queued before."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        assert function is not torch.ops.aten._local_scalar_dense.default, "a step asked for a tensor's value"
+        assert function is not torch.ops.aten.nonzero.default, "the shape depends on values"
+        return function(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("norm", ["torch_bn", "bn", "in", "bin", "ln", "gn", "nn"])
+def test_a_step_asks_for_no_value_and_repeats_without_new_arguments(monkeypatch, norm):
+    """What a CUDA graph needs, checked where there is no GPU: the step reads its batch and rate from tensors alone."""
+    monkeypatch.setattr("lib.kernels.fit", lambda x: False)  # the form that a GPU takes
+    run = replace(TINY, norm=norm, clip_norm=1.0, epochs=2)
+    data = train.load_data(run, "data")
+    trained = []
+    for guard in (contextlib.nullcontext(), NoWaiting()):
+        model = train.new_model(run)
+        optimizer = train.new_optimizer(run, model)
+        trainer = train.Trainer(run, model, optimizer, data)
+        trainer.epoch(1, tqdm(disable=True))  # momentum is there from the first step on
+        trainer.at.zero_()
+        with guard:
+            trainer.step(run.batch_size)
+        trained.append(model.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(trained[0].values(), trained[1].values(), strict=True))
+
+
+def test_a_graph_takes_over_after_the_eager_steps(monkeypatch):
+    """The order of eager steps, capture and replays, with a stand-in for CUDA that runs at replay what it recorded."""
+    calls, step = [], train.Trainer.step
+
+    class Graph:
+        def replay(self):
+            calls.append("replay")
+            step(self.trainer, run.batch_size)
+
+    run = replace(TINY, train_size=72, batch_size=16)  # four full batches and one of 8
+    model = train.new_model(run)
+    trainer = train.Trainer(run, model, train.new_optimizer(run, model), train.load_data(run, "data"))
+    Graph.trainer = trainer
+    recording = []
+
+    @contextlib.contextmanager
+    def capture(graph):
+        calls.append("capture")
+        recording.append(True)
+        yield
+        recording.pop()
+
+    def stepping(self, size):
+        if not recording:
+            calls.append(size)
+            step(self, size)
+
+    stream = type("Stream", (), {"wait_stream": lambda self, other: None})
+    monkeypatch.setattr(train.Trainer, "step", stepping)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", capture)
+    monkeypatch.setattr(torch.cuda, "Stream", stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda s: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", stream)
+    trainer.device = torch.device("cuda")
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "arange", lambda *args, device=None, real=torch.arange: real(*args))
+        patch.setattr(torch, "autocast", lambda *args, **kwargs: contextlib.nullcontext())
+        first, second = (trainer.epoch(epoch, tqdm(disable=True)) for epoch in (1, 2))
+    assert calls == [16, 16, 16, "capture", "replay", 8, *["replay"] * 4, 8]
+
+    monkeypatch.setattr(train.Trainer, "step", step)
+    model = train.new_model(run)
+    plain = train.Trainer(run, model, train.new_optimizer(run, model), train.load_data(run, "data"))
+    for epoch, found in ((1, first), (2, second)):
+        expected = plain.epoch(epoch, tqdm(disable=True))
+        assert {n: v for n, v in found.items() if n != "seconds"} == {n: v for n, v in expected.items() if n != "seconds"}
+
+
+def test_slow_bf16_is_said_and_only_then(monkeypatch, capsys):
+    for factor, precision, expected in ((13.0, "bf16", True), (13.0, "float32", False), (0.6, "bf16", False)):
+        monkeypatch.setattr(train, "bf16_factor", lambda factor=factor: factor)
+        train.say_if_bf16_is_slow([replace(TINY, precision=precision)])
+        said = capsys.readouterr().out
+        assert ("a convolution takes 13 times as long as in float32" in said) == expected
+
+
+def test_threads_are_given_back(tmp_path):
+    before = torch.get_num_threads()
+    fit(TINY, tmp_path, threads=before + 1)
+    assert torch.get_num_threads() == before
+    assert Result(TINY, tmp_path).env["threads"] == before + 1
+    assert fit(TINY, tmp_path / "default").env["threads"] == 1

@@ -1,0 +1,142 @@
+"""Many runs at once, through joblib: processes on this machine, or a Ray or Dask cluster that is there already.
+
+A run is trained on one CPU thread however many run side by side, so its numbers do not depend on that.
+"""
+
+import functools
+import os
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import joblib
+import torch
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+from tqdm.auto import tqdm
+
+from lib import data, runs
+from lib.runs import Folder, Run
+from lib.train import fit
+
+#: name -> what connects joblib to it and gives the keywords of joblib.parallel_config
+BACKENDS = ("local", "ray", "dask")
+PER_GPU = 4  # processes that share a GPU: one alone leaves it idle between small kernels
+
+
+def train_all(missing: list[Run], outputs, data_dir, jobs: int | str = "auto", backend: str = "local", progress: bool = True):
+    """Train runs side by side. `jobs`: how many; "auto" is one for each core, or PER_GPU for each GPU, or all of a cluster.
+
+    A worker that shares the outputs folder trains there; one that does not sends the finished run's files back. ValueError
+    for an unknown backend, one that is not installed, or a number of jobs below 1.
+    """
+    count = number_of_jobs(jobs, backend)
+    missing = sorted(missing, key=lambda run: run.batch_size)  # the longest first, so that none is left over at the end
+    gpus = torch.cuda.device_count() if backend == "local" else 0
+    work = [
+        joblib.delayed(train_one)(
+            run, Path(outputs).absolute(), Path(data_dir).absolute(), f"cuda:{i % gpus}" if gpus else None
+        )
+        for i, run in enumerate(missing)
+    ]
+    with epochs_shown(missing, outputs, progress), connected(backend) as name:
+        try:
+            with joblib.parallel_config(backend=name, n_jobs=count):
+                for run, files in zip(missing, joblib.Parallel(batch_size=1)(work), strict=True):
+                    folder = Folder(run, outputs)
+                    if not folder.done:
+                        folder.write_files(files)
+        except TerminatedWorkerError:
+            raise OSError(
+                f"one of {count} training processes was killed, perhaps for memory; the same command goes on, "
+                "and a smaller number of jobs needs less memory"
+            ) from None
+    runs.write_results(outputs)
+
+
+def number_of_jobs(jobs: int | str, backend: str) -> int:
+    runs.allow("backend", backend, BACKENDS)
+    if jobs == "auto":
+        if backend != "local":
+            return -1
+        return PER_GPU * torch.cuda.device_count() or joblib.cpu_count(only_physical_cores=True)
+    try:
+        count = int(jobs)
+    except (TypeError, ValueError):
+        count = 0
+    if isinstance(jobs, (bool, float)) or count < 1:
+        raise ValueError(f"jobs is {jobs!r}; it must be an integer of at least 1, or auto")
+    return count
+
+
+@contextmanager
+def connected(backend: str):
+    """joblib's name of a backend, connected as that backend's own environment variable says."""
+    if backend == "local":
+        yield "loky"
+        return
+    try:
+        if backend == "ray":
+            import ray
+            from ray.util.joblib import register_ray
+        else:
+            from dask.distributed import Client
+    except ImportError:
+        raise ValueError(f"the backend {backend} is not installed; pip install '.[{backend}]' does it") from None
+    if backend == "ray":  # the cluster at RAY_ADDRESS, or one started here
+        if not ray.is_initialized():
+            ray.init(log_to_driver=True)
+        register_ray()
+        yield "ray"
+    else:  # the scheduler at DASK_SCHEDULER_ADDRESS, or workers started here
+        with Client(**{} if os.environ.get("DASK_SCHEDULER_ADDRESS") else {"threads_per_worker": 1}):
+            yield "dask"
+
+
+@functools.lru_cache(maxsize=1)
+def loaded(dataset: str, data_dir: Path, split_seed: int, train_size: int | None) -> data.Data:
+    return data.load(dataset, data_dir, split_seed, train_size)
+
+
+@functools.cache
+def end_with_parent() -> None:
+    """From now on this process ends when the one that started it does, however that ends: no orphan trains on."""
+    parent = os.getppid()
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def train_one(run: Run, outputs: Path, data_dir: Path, device: str | None) -> dict[str, bytes]:
+    """What a worker does; the finished run's files, which are small."""
+    end_with_parent()
+    folder = Folder(run, outputs)
+    if not folder.done:
+        fit(run, outputs, data_dir, device, False, loaded(run.dataset, data_dir, run.split_seed, run.train_size))
+    return folder.read_files()
+
+
+@contextmanager
+def epochs_shown(missing: list[Run], outputs, progress: bool):
+    """A bar of the epochs that all these runs have done, read from their histories while they are trained."""
+    folders, stop = [Folder(run, outputs) for run in missing], threading.Event()
+
+    def watch(bar):
+        stopped = False
+        while not stopped:
+            stopped = stop.wait(1)
+            bar.n = sum(folder.epochs for folder in folders)
+            bar.refresh()
+
+    with tqdm(total=sum(run.epochs for run in missing), unit="epoch", disable=not progress, desc=f"{len(missing)} runs") as bar:
+        thread = threading.Thread(target=watch, args=(bar,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()

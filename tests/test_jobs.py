@@ -1,0 +1,152 @@
+"""Runs side by side: the same results, wherever and however many at a time they are trained, and nothing left behind."""
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from lib import jobs
+from lib.runs import ROOT, Folder, Result
+from lib.study import Study
+
+VARIANTS = ["bn", "gn"]
+
+
+def smoke(folder, **kwargs) -> Study:
+    return Study("smoke", "digits", outputs=folder, **kwargs)
+
+
+def weights(study: Study) -> list[bytes]:
+    runs = [run for variant in VARIANTS for run in study.runs(variant)]
+    return [(Folder(run, study.outputs).path / "best.safetensors").read_bytes() for run in runs]
+
+
+@pytest.fixture(scope="module")
+def one_after_the_other(tmp_path_factory) -> Study:
+    study = smoke(tmp_path_factory.mktemp("one"), jobs=1)
+    study.fit(VARIANTS, progress=False)
+    return study
+
+
+def test_side_by_side_is_bit_for_bit_one_after_the_other(one_after_the_other, tmp_path):
+    study = smoke(tmp_path, jobs=2)
+    study.fit(VARIANTS, progress=False)
+    assert weights(study) == weights(one_after_the_other)
+    assert len((tmp_path / "results.csv").read_text().splitlines()) == 1 + 3 * len(VARIANTS)
+
+
+@pytest.mark.parametrize("backend", ["ray", "dask"])
+def test_on_a_local_cluster_with_two_workers(one_after_the_other, tmp_path, backend):
+    if not importlib.util.find_spec({"ray": "ray", "dask": "distributed"}[backend]):
+        pytest.skip(f"{backend} is not installed")
+    command = [sys.executable, "-m", "lib.study", "--profile", "smoke", "--outputs", str(tmp_path), "--variants", "bn,gn"]
+    env = os.environ | {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    done = subprocess.run(
+        [*command, "--backend", backend, "--jobs", "2"], cwd=ROOT, capture_output=True, text=True, timeout=300, env=env
+    )
+    assert done.returncode == 0, done.stderr
+    assert weights(smoke(tmp_path)) == weights(one_after_the_other)
+
+
+def test_a_worker_without_the_outputs_folder_sends_the_run_back(one_after_the_other, tmp_path, monkeypatch):
+    study = smoke(tmp_path / "here", jobs=2)
+    there, real = tmp_path / "there", jobs.train_one
+
+    @contextmanager
+    def in_this_process(backend):
+        yield "sequential"
+
+    monkeypatch.setattr(jobs, "connected", in_this_process)
+    monkeypatch.setattr(jobs, "end_with_parent", lambda: None)
+    monkeypatch.setattr(jobs, "train_one", lambda run, outputs, data_dir, device: real(run, there, data_dir, device))
+    found = study.fit(VARIANTS, progress=False)
+    assert weights(study) == weights(one_after_the_other)
+    assert found["bn"][0].score() == Result(study.runs("bn")[0], there).score()
+    assert (there / "runs").is_dir() and not list((tmp_path / "here" / "runs").glob("*/checkpoint.pt"))
+
+
+@pytest.mark.parametrize("given", [0, -1, "many", 1.5, True, ""])
+def test_number_of_jobs_is_checked_at_once(given):
+    with pytest.raises(ValueError, match=r"jobs is .*; it must be an integer of at least 1, or auto"):
+        Study(jobs=given)
+
+
+def test_unknown_or_missing_backend(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="unknown backend 'spark'; allowed are local, ray, dask"):
+        Study(backend="spark")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ValueError, match=r"the backend ray is not installed; pip install '.\[ray\]' does it"):
+        smoke(tmp_path, backend="ray").fit(VARIANTS, progress=False)
+
+
+def test_auto_is_a_job_for_each_core(monkeypatch):
+    monkeypatch.setattr(jobs.torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(jobs.joblib, "cpu_count", lambda only_physical_cores: 7)
+    assert jobs.number_of_jobs("auto", "local") == 7 and jobs.number_of_jobs("auto", "ray") == -1
+    monkeypatch.setattr(jobs.torch.cuda, "device_count", lambda: 2)
+    assert jobs.number_of_jobs("auto", "local") == 2 * jobs.PER_GPU
+
+
+def children(pid: int) -> list[int]:
+    """Python processes below a process that train: not joblib's own resource tracker, which ends by itself a little later."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent, name = int(stat.read_text().rsplit(")", 1)[1].split()[1]), (stat.parent / "cmdline").read_text()
+        except (OSError, ValueError):
+            continue
+        if parent == pid and "resource_tracker" not in name:
+            found.append(int(stat.parent.name))
+    return found
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_until(condition, seconds: float = 60) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill -9"])
+def test_no_worker_outlives_the_command(tmp_path, how):
+    """A worker left behind would hold its run's lock, and the next start would wait for it."""
+    code = (
+        "import sys; from lib.study import Study\n"
+        "study = Study('smoke', 'digits', outputs=sys.argv[1], jobs=2, changes={'epochs': 5000})\n"
+        "study.fit(['bn', 'gn'], progress=False)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stderr=subprocess.DEVNULL)
+    try:
+        assert wait_until(lambda: len(list(tmp_path.glob("runs/*/checkpoint.pt"))) == 2)
+        workers = children(process.pid)
+        assert len(workers) == 2
+        process.send_signal(how)
+        process.wait(30)
+        assert wait_until(lambda: not any(alive(pid) for pid in workers), 15)
+    finally:
+        process.kill()
+
+
+def test_a_killed_worker_is_named_in_one_sentence(tmp_path, monkeypatch):
+    def killed(*args):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(jobs, "train_one", killed)
+    with pytest.raises(OSError, match="one of 2 training processes was killed, perhaps for memory; the same command goes on"):
+        smoke(tmp_path, jobs=2).fit(VARIANTS, progress=False)
