@@ -9,6 +9,9 @@ over the rounds. It prints a table, keeps it in benchmarks/engine.csv (not with 
     bn, in, ln, gn       seconds of our engine's epoch with that norm, against PyTorch's BN in the same engine
     bin                  the same for BIN, against our BN
     conv_fraction        our engine's images per second with our BN, against the step's convolutions alone
+
+Everything uses all cores, the engine by more threads than the one that a study's runs have. The engine and the convolutions
+alone are in bf16, unless this CPU is slow at that; the tutorial's loop is float32, as tutorials are.
 """
 
 import argparse
@@ -26,6 +29,7 @@ from tqdm.auto import tqdm
 
 from lib import data as data_module
 from lib import runs, train
+from lib.norms import NORMS
 from lib.resnet import ResNet
 from lib.runs import Run
 
@@ -82,22 +86,24 @@ def tutorial_epoch(data: data_module.Data, batch_size: int, device: torch.device
     return epoch
 
 
-def engine_epoch(data: data_module.Data, batch_size: int, norm: str, device: torch.device) -> Callable[[], None]:
+def engine_epoch(
+    data: data_module.Data, batch_size: int, norm: str, precision: str, device: torch.device
+) -> Callable[[], None]:
     """A training epoch of lib.train, data and augmentation included."""
-    run = Run(norm=norm, batch_size=batch_size, lr=0.01, schedule="constant", warmup_epochs=0)
+    run = Run(norm=norm, batch_size=batch_size, lr=0.01, schedule="constant", warmup_epochs=0, precision=precision)
     data = data.to(device)
     model = train.new_model(run).to(device, memory_format=torch.channels_last)
     trainer = train.Trainer(run, model, train.new_optimizer(run, model), data)
     return lambda: trainer.epoch(1, tqdm(disable=True))
 
 
-def convolutions(batch_size: int, batches: int, device: torch.device) -> Callable[[], None]:
-    """The step's convolutions alone, forward and backward, in bfloat16 and channels-last."""
-    layers, side = [], 32
+def convolutions(batch_size: int, batches: int, precision: str, device: torch.device) -> Callable[[], None]:
+    """The step's convolutions alone, forward and backward, channels-last."""
+    layers, side, dtype = [], 32, torch.bfloat16 if precision == "bf16" else torch.float32
     for module in ResNet(2, 10).modules():
         if isinstance(module, nn.Conv2d):
-            module = module.to(device, torch.bfloat16, memory_format=torch.channels_last)
-            x = torch.randn(batch_size, module.in_channels, side, side, device=device, dtype=torch.bfloat16)
+            module = module.to(device, dtype, memory_format=torch.channels_last)
+            x = torch.randn(batch_size, module.in_channels, side, side, device=device, dtype=dtype)
             x = x.contiguous(memory_format=torch.channels_last).requires_grad_(bool(layers))  # no gradient for the image
             side //= module.stride[0]
             with torch.no_grad():
@@ -134,42 +140,53 @@ def ratio(a: np.ndarray, b: np.ndarray) -> float:
 def main(argv=None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.engine", description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="fewer rounds, and engine.csv is left as it is")
-    train.keep_freed_memory()
     quick = parser.parse_args(argv).quick
+    train.keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    rounds, large, small = (5, 1536, 256) if quick else (15, 3072, 512)
+    precision = "float32" if device.type == "cpu" and train.bf16_factor() > 1 else "bf16"
+    rounds, large, small = (5, 768, 128) if quick else (15, 1536, 256)
     data = {128: random_data(large), 8: random_data(small)}
     loops = {
         (batch, who): make(data[batch], batch)
         for batch in data
         for who, make in (
             ("tutorial", lambda d, b: tutorial_epoch(d, b, device)),
-            ("engine, our BN", lambda d, b: engine_epoch(d, b, "bn", device)),
+            ("engine, our BN", lambda d, b: engine_epoch(d, b, "bn", precision, device)),
         )
     }
-    norms = {norm: engine_epoch(data[128], 128, norm, device) for norm in ("torch_bn", "bn", "in", "ln", "gn", "bin", "nn")}
-    alone = convolutions(128, large // 128, device)
+    norms = {norm: engine_epoch(data[128], 128, norm, precision, device) for norm in NORMS}
+    alone = convolutions(128, large // 128, precision, device)
     against_tutorial = measure(loops, rounds, device)
     against_torch = measure(norms | {"convolutions alone": alone}, rounds, device)
 
     rows = [
-        {"what": who, "batch": batch, "images per second": len(data[batch].train) / np.median(seconds)}
+        {"what": who, "batch": batch, "images_per_second": len(data[batch].train) / np.median(seconds)}
         for (batch, who), seconds in against_tutorial.items()
     ]
     rows += [
-        {"what": f"engine, {name}" if name in norms else name, "batch": 128, "images per second": large / np.median(seconds)}
+        {"what": f"engine, {name}" if name in norms else name, "batch": 128, "images_per_second": large / np.median(seconds)}
         for name, seconds in against_torch.items()
     ]
-    table = pd.DataFrame(rows)
-    table["device"], table["threads"] = runs.environment(device)["device"], torch.get_num_threads()
-    print(table.to_string(index=False, float_format="{:.0f}".format))
-    if not quick:
-        table.to_csv(CSV, index=False, float_format="%.1f")
     figures = {f"bs{b}": ratio(against_tutorial[b, "tutorial"], against_tutorial[b, "engine, our BN"]) for b in data}
     figures |= {norm: ratio(against_torch[norm], against_torch["torch_bn"]) for norm in ("bn", "in", "ln", "gn")}
     figures["bin"] = ratio(against_torch["bin"], against_torch["bn"])
     figures["conv_fraction"] = ratio(against_torch["convolutions alone"], against_torch["bn"])
+    print(f"{rounds} rounds, {torch.get_num_threads()} threads, engine in {precision}")
+    print(pd.DataFrame(rows).to_string(index=False, float_format="{:.0f}".format))
+    if not quick:
+        keep(rows, figures, precision, device)
     print(" ".join(f"{name}={value:.2f}" for name, value in figures.items()))
+
+
+def keep(rows: list[dict], figures: dict[str, float], precision: str, device: torch.device) -> None:
+    """engine.csv, a machine's rows in the place of those that it had before."""
+    rows = rows + [{"what": name, "ratio": value} for name, value in figures.items()]
+    table = pd.DataFrame(rows).assign(precision=precision, threads=torch.get_num_threads())
+    table.insert(0, "device", runs.environment(device)["device"])
+    if CSV.exists():
+        before = pd.read_csv(CSV)
+        table = pd.concat([before[before["device"] != table["device"][0]], table])
+    table.to_csv(CSV, index=False, float_format="%.4g")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,65 @@
+"""Is bf16 a choice of speed, or another result? The same short CIFAR-10 runs in both precisions, seed by seed.
+
+    python -m benchmarks.precision [--norm bn] [--train-size 4000] [--seeds 0,1,2]
+
+The runs are kept in outputs/ like all others and resume. It ends with a sentence: the mean difference in test accuracy, its
+95 % interval (Student's, over the seeds, which share initial weights and batches), and the spread over the seeds.
+"""
+
+import argparse
+import sys
+
+import numpy as np
+from scipy import stats
+
+from lib.study import Study, parse_seeds
+from lib.train import command
+
+EPOCHS = 10
+
+
+def main(argv=None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.precision", description=__doc__.split("\n")[0])
+    parser.add_argument("--norm", default="bn", help="as in lib.norms (default: bn)")
+    parser.add_argument("--train-size", type=int, default=None, help="training images (default: all 40,000)")
+    parser.add_argument("--seeds", default="0,1,2", help="at least two (default: 0,1,2)")
+    parser.add_argument("--data-dir", default="data")
+    parser.add_argument("--outputs", default="outputs")
+    args = parser.parse_args(argv)
+
+    def work() -> int:
+        seeds = parse_seeds(args.seeds)
+        if len(seeds) < 2:
+            raise ValueError(f"seeds is {args.seeds}; a spread needs at least two")
+        plan = {}
+        for precision in ("float32", "bf16"):
+            changes = {"epochs": EPOCHS, "precision": precision, "train_size": args.train_size}
+            study = Study("paper", "cifar10", args.data_dir, seeds, args.outputs, changes=changes)
+            plan[precision] = study.runs(args.norm)
+        found = study.fit_all(plan)
+        scores = {precision: np.array([result.score() for result in results]) for precision, results in found.items()}
+        for precision, values in scores.items():
+            print(
+                f"{precision:8}",
+                *(f"{value:.4f}" for value in values),
+                f" mean {values.mean():.4f} std {values.std(ddof=1):.4f}",
+            )
+        print(sentence(scores["bf16"], scores["float32"]))
+        return 0
+
+    return command(work)
+
+
+def sentence(bf16: np.ndarray, float32: np.ndarray) -> str:
+    """The comparison in words; both (seeds,), of the same seeds in the same order."""
+    gap, spread = (bf16 - float32).mean(), max(bf16.std(ddof=1), float32.std(ddof=1))
+    half = stats.t.ppf(0.975, len(bf16) - 1) * (bf16 - float32).std(ddof=1) / np.sqrt(len(bf16))
+    word = "less" if abs(gap) < spread else "not less"
+    return (
+        f"bf16 - float32: {100 * gap:+.2f} points, 95 % interval {100 * (gap - half):+.2f} to {100 * (gap + half):+.2f}; "
+        f"that is {word} than the spread over {len(bf16)} seeds, {100 * spread:.2f} points"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
