@@ -51,10 +51,10 @@ class Images(torch.utils.data.Dataset):
         return self.transform(Image.fromarray(self.pixels[index])), int(self.labels[index])
 
 
-def random_data(images: int) -> data_module.Data:
-    """Random pixels and labels in CIFAR-10's shape: speed does not depend on what they show."""
+def random_data(images: int, side: int = 32) -> data_module.Data:
+    """Random pixels and labels, in CIFAR-10's shape or with another side: speed does not depend on what they show."""
     rng = torch.Generator().manual_seed(0)
-    pixels = torch.randint(256, (images, 3, 32, 32), generator=rng, dtype=torch.uint8)
+    pixels = torch.randint(256, (images, 3, side, side), generator=rng, dtype=torch.uint8)
     split = data_module.Split(pixels, torch.randint(10, (images,), generator=rng))
     mean, std = data_module.pixel_statistics(pixels)
     return data_module.Data(split, split, split, tuple("0123456789"), mean, std)
@@ -144,7 +144,7 @@ def main(argv=None) -> None:
     train.keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     precision = "float32" if device.type == "cpu" and train.bf16_factor() > 1 else "bf16"
-    rounds, large, small = (5, 768, 128) if quick else (15, 1536, 256)
+    rounds, large, small = (5, 768, 128) if quick else (9, 1536, 256)
     data = {128: random_data(large), 8: random_data(small)}
     loops = {
         (batch, who): make(data[batch], batch)
