@@ -30,7 +30,7 @@ def train_all(missing: list[Run], outputs, data_dir, jobs: int | str = "auto", b
     A worker that shares the outputs folder trains there; one that does not sends the finished run's files back. ValueError
     for an unknown backend, one that is not installed, or a number of jobs below 1.
     """
-    count = number_of_jobs(jobs, backend)
+    number_of_jobs(jobs, backend)
     missing = sorted(missing, key=lambda run: run.batch_size)  # the longest first, so that none is left over at the end
     gpus = torch.cuda.device_count() if backend == "local" else 0
     work = [
@@ -39,16 +39,16 @@ def train_all(missing: list[Run], outputs, data_dir, jobs: int | str = "auto", b
         )
         for i, run in enumerate(missing)
     ]
-    with epochs_shown(missing, outputs, progress), connected(backend) as name:
+    with epochs_shown(missing, outputs, progress), connected(backend, jobs, len(missing)) as config:
         try:
-            with joblib.parallel_config(backend=name, n_jobs=count):
+            with joblib.parallel_config(**config):
                 for run, files in zip(missing, joblib.Parallel(batch_size=1)(work), strict=True):
                     folder = Folder(run, outputs)
                     if not folder.done:
                         folder.write_files(files)
         except TerminatedWorkerError:
             raise OSError(
-                f"one of {count} training processes was killed, perhaps for memory; the same command goes on, "
+                f"one of {config['n_jobs']} training processes was killed, perhaps for memory; the same command goes on, "
                 "and a smaller number of jobs needs less memory"
             ) from None
     runs.write_results(outputs)
@@ -70,10 +70,11 @@ def number_of_jobs(jobs: int | str, backend: str) -> int:
 
 
 @contextmanager
-def connected(backend: str):
-    """joblib's name of a backend, connected as that backend's own environment variable says."""
+def connected(backend: str, jobs: int | str, most: int):
+    """The keywords of joblib.parallel_config, for `most` jobs at most, once connected as the backend's own variable says."""
+    count = number_of_jobs(jobs, backend)
     if backend == "local":
-        yield "loky"
+        yield {"backend": "loky", "n_jobs": min(count, most)}
         return
     try:
         if backend == "ray":
@@ -85,12 +86,16 @@ def connected(backend: str):
         raise ValueError(f"the backend {backend} is not installed; pip install '.[{backend}]' does it") from None
     if backend == "ray":  # the cluster at RAY_ADDRESS, or one started here
         if not ray.is_initialized():
-            ray.init(log_to_driver=True)
+            ray.init()
         register_ray()
-        yield "ray"
+        # Ray hides the GPUs from whoever does not ask for a share of one.
+        gpus, cpus = (int(ray.cluster_resources().get(kind, 0)) for kind in ("GPU", "CPU"))
+        share = {"num_gpus": 1 / PER_GPU} if gpus else {"num_cpus": 1}
+        at_once = count if count > 0 else PER_GPU * gpus or cpus
+        yield {"backend": "ray", "n_jobs": min(at_once, most), "ray_remote_args": share}
     else:  # the scheduler at DASK_SCHEDULER_ADDRESS, or workers started here
         with Client(**{} if os.environ.get("DASK_SCHEDULER_ADDRESS") else {"threads_per_worker": 1}):
-            yield "dask"
+            yield {"backend": "dask", "n_jobs": count}
 
 
 @functools.lru_cache(maxsize=1)

@@ -1,4 +1,5 @@
-"""Writes the README's results from the committed runs, between its markers, and the figure beside it.
+"""Writes the README's results from the committed runs and its tables of speed from the benchmarks' CSV files, between their
+markers, and the figure beside it.
 
 python -m report.readme
 """
@@ -8,12 +9,14 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 
 from lib import plots, runs
 from lib.runs import Result
 from lib.study import LABELS, PROBE_EPOCHS, VARIANTS, Study
 
 README, FIGURE = runs.ROOT / "README.md", runs.ROOT / "report" / "results.svg"
+BENCHMARKS = runs.ROOT / "benchmarks"
 SEEDS = tuple(range(10))  # as many as there may be
 
 
@@ -60,9 +63,74 @@ def recipe_table(outputs=runs.ROOT / "outputs") -> str:
     return "\n".join([*rows, "", f"PyTorch BN, {PROBE_EPOCHS} epochs, one seed, at the best validation epoch."])
 
 
+#: name of a ratio in benchmarks/engine.csv -> what it says, and what was aimed at
+RATIOS = {
+    "bs128": ("images per second, batch 128: engine with our BN, against a tutorial's loop", "≥ 4"),
+    "bs8": ("the same, batch 8", "≥ 2.5"),
+    "bn": ("seconds of the engine's step: our BN, against PyTorch's BN", "≤ 1.10"),
+    "in": ("IN, against PyTorch's BN", "≤ 1.10"),
+    "ln": ("LN, against PyTorch's BN", "≤ 1.10"),
+    "gn": ("GN, against PyTorch's BN", "≤ 1.10"),
+    "bin": ("BIN, against our BN", "≤ 1.35"),
+    "conv_fraction": ("images per second with our BN, against the step's convolutions alone", "0.5"),
+}
+
+
+def engine_table(folder=BENCHMARKS) -> str:
+    table = pd.read_csv(folder / "engine.csv")
+    machines = list(dict.fromkeys(zip(table["device"], table["precision"], table["threads"], strict=True)))
+    titles = " | ".join(f"{name}, {precision}, {threads} threads" for name, precision, threads in machines)
+    rows = [f"| ratio | {titles} | aim |", "|:--" + "|--:" * len(machines) + "|--:|"]
+    by_machine = [table[table["device"] == name].dropna(subset="ratio").set_index("what")["ratio"] for name, _, _ in machines]
+    for ratio, (words, aim) in RATIOS.items():
+        rows.append(f"| {words} | " + " | ".join(f"{found[ratio]:.2f}" for found in by_machine) + f" | {aim} |")
+    images = table.dropna(subset="images_per_second")
+    for name, precision, _ in machines:
+        found = images[images["device"] == name].set_index(["what", "batch"])["images_per_second"]
+        listed = "; ".join(
+            f"{words} {found[what, 128]:,.0f}"
+            for words, what in (
+                ("tutorial's loop", "tutorial"), ("engine with PyTorch's BN", "engine, torch_bn"),
+                ("with our BN", "engine, bn"), ("convolutions alone", "convolutions alone"),
+            )
+        )  # fmt: skip
+        rows += ["", f"{name}, images per second at batch 128 ({precision}; the tutorial's loop in float32): {listed}."]
+    return "\n".join(rows)
+
+
+#: What grows in benchmarks/growth.csv -> in words, and its columns with their units.
+EPOCH = {"seconds": "s an epoch", "MiB": "MiB"}
+GROWS = {
+    "n": ("n (6n+2 layers; batch 128, 32×32)", EPOCH),
+    "batch_size": ("batch size (n = 2, 32×32)", EPOCH),
+    "image_size": ("image side (n = 2, batch 16)", EPOCH),
+    "jobs": ("runs side by side (n = 2, batch 128)", {"images_per_second": "images/s together"}),
+    "report": ("runs in the report", {"seconds": "s to build it"}),
+}
+
+
+def growth_table(folder=BENCHMARKS) -> str:
+    table, rows = pd.read_csv(folder / "growth.csv"), []
+    for (device, precision), found in table.groupby(["device", "precision"], sort=False):
+        rows += [f"{device}, {precision}:", "", "| what grows | values | cost |", "|:--|:--|:--|"]
+        for what, (words, units) in GROWS.items():
+            part = found[found["what"] == what]
+            costs = [" / ".join(f"{value:,.0f}" for value in part[column]) + f" {unit}" for column, unit in units.items()]
+            if len(part):
+                rows.append(f"| {words} | {' / '.join(str(value) for value in part['value'])} | {'; '.join(costs)} |")
+        rows.append("")
+    return "\n".join(rows).strip()
+
+
 def filled(text: str) -> str:
     """The README's text with every generated block made anew."""
-    for name, block in (("results", results_table(finished())), ("recipe", recipe_table())):
+    blocks = {
+        "results": results_table(finished()),
+        "recipe": recipe_table(),
+        "engine": engine_table(),
+        "growth": growth_table(),
+    }
+    for name, block in blocks.items():
         pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
         text, count = re.subn(pattern, lambda match, block=block: f"{match[1]}{block}\n{match[2]}", text, flags=re.S)
         if count != 1:

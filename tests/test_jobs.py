@@ -59,8 +59,8 @@ def test_a_worker_without_the_outputs_folder_sends_the_run_back(one_after_the_ot
     there, real = tmp_path / "there", jobs.train_one
 
     @contextmanager
-    def in_this_process(backend):
-        yield "sequential"
+    def in_this_process(*args):
+        yield {"backend": "sequential", "n_jobs": 1}
 
     monkeypatch.setattr(jobs, "connected", in_this_process)
     monkeypatch.setattr(jobs, "end_with_parent", lambda: None)
