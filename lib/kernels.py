@@ -20,8 +20,8 @@ from torch import Tensor
 
 TILE = 256  # values that an inner loop runs over
 
-compiled = numba.njit(parallel=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
-helper = numba.njit(cache=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
+parallel = numba.njit(parallel=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
+serial = numba.njit(cache=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
 
 
 @intrinsic
@@ -67,7 +67,7 @@ def _(y, value):
     return rounded
 
 
-@helper
+@serial
 def tile_width(x):
     """A multiple of C that divides an image's size."""
     channels, size = x.shape[3], x.shape[1] * x.shape[2] * x.shape[3]
@@ -77,12 +77,12 @@ def tile_width(x):
     return width
 
 
-@helper
+@serial
 def tiles(x, width):
     return x.reshape(len(x), x.shape[1] * x.shape[2] * x.shape[3] // width, width)
 
 
-@helper
+@serial
 def repeat(row, width):
     """A row of the table, repeated to the width of a tile."""
     out = np.empty(width, np.float32)
@@ -92,7 +92,7 @@ def repeat(row, width):
     return out
 
 
-@helper
+@serial
 def fold(wide, row):
     """The sums of a tile's columns, added up channel by channel."""
     row[:] = 0
@@ -101,17 +101,17 @@ def fold(wide, row):
             row[c] += wide[k + c]
 
 
-@helper
+@serial
 def set_of(n, c, channels, k, pooled):
     return c // k if pooled else n * (channels // k) + c // k
 
 
-@helper
-def pool(m, v, k, pooled):
+@serial
+def pool(m, v, k, pooled, mu, var):
     """Mean and biased variance of every set: norms.pool."""
     images, channels = m.shape
-    sets, size = channels // k * (1 if pooled else images), k * (images if pooled else 1)
-    mu, var = np.zeros(sets), np.zeros(sets)
+    size = k * (images if pooled else 1)
+    mu[:], var[:] = 0, 0
     for n in range(images):
         for c in range(channels):
             mu[set_of(n, c, channels, k, pooled)] += m[n, c] / size
@@ -119,10 +119,17 @@ def pool(m, v, k, pooled):
         for c in range(channels):
             s = set_of(n, c, channels, k, pooled)
             var[s] += (v[n, c] + (m[n, c] - mu[s]) ** 2) / size
-    return mu, var
 
 
-@compiled
+@serial
+def update(running_mean, running_var, momentum, mu, var, values):
+    """BatchNorm2d.update: `values` a channel, and their unbiased variance."""
+    for c in range(len(mu)):
+        running_mean[c] += momentum * (mu[c] - running_mean[c])
+        running_var[c] += momentum * (var[c] * values / (values - 1) - running_var[c])
+
+
+@parallel
 def moments(x, m, v):
     width = tile_width(x)
     x = tiles(x, width)
@@ -149,7 +156,7 @@ def moments(x, m, v):
             v[n, c] /= pixels
 
 
-@compiled
+@parallel
 def transform(x, m, v, mu, var, k, pooled, eps, weight, bias, rho, shortcut, relu, scale, y):
     """From the moments and those of the sets: the table's scale, and y = relu(scale * (x - m) + shift + shortcut)."""
     channels = m.shape[1]
@@ -179,7 +186,7 @@ def transform(x, m, v, mu, var, k, pooled, eps, weight, bias, rho, shortcut, rel
                     y[n, i, j] = store(y, zero if relu and value < zero else value)
 
 
-@compiled
+@parallel
 def sums(g, y, x, m, masked, sum_g, sum_gd):
     """The gradient behind ReLU (`masked`; without one, y and masked are empty), its sum and that of its product with x - m."""
     width = tile_width(x)
@@ -204,7 +211,7 @@ def sums(g, y, x, m, masked, sum_g, sum_gd):
         fold(product, sum_gd[n])
 
 
-@helper
+@serial
 def table_gradient(sum_g, sum_gd, m, v, mu, var, k, pooled, fixed, eps, weight, rho, dm, dv, dweight, dbias, drho):
     """The table's backward, from the gradients of shift and scale. `fixed`: mu and var are not functions of x."""
     images, channels = m.shape
@@ -236,7 +243,7 @@ def table_gradient(sum_g, sum_gd, m, v, mu, var, k, pooled, fixed, eps, weight, 
                 dv[n, c] += dvar / size
 
 
-@compiled
+@parallel
 def gradient(g, x, m, v, mu, var, k, pooled, eps, fixed, weight, rho, scale, sum_g, sum_gd, dx, dweight, dbias, drho):
     """dx = scale * g + p * (x - m) + q, and the gradients of the parameters."""
     dm, dv = np.empty(m.shape), np.empty(m.shape)
@@ -256,72 +263,100 @@ def gradient(g, x, m, v, mu, var, k, pooled, eps, fixed, weight, rho, scale, sum
                 dx[n, i, j] = store(dx, value)
 
 
-def fit(x: Tensor) -> bool:
-    """Whether the loops take this map: float32 or bfloat16, on the CPU, not empty."""
-    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and x.numel() > 0
+@serial
+def forward(
+    x, k, pooled, eps, weight, bias, rho, running_mean, running_var, fixed, momentum, shortcut, relu, m, v, mu, var, scale, y
+):
+    """From x to the moments, the sets' mean and variance, the table's scale, and y. The running statistics, if there are any,
+    are used in place of the sets' own if `fixed`, and updated otherwise."""
+    moments(x, m, v)
+    if fixed:
+        mu[:], var[:] = running_mean, running_var
+    else:
+        pool(m, v, k, pooled, mu, var)
+        if len(running_mean):
+            update(running_mean, running_var, momentum, mu, var, len(x) * x.shape[1] * x.shape[2])
+    transform(x, m, v, mu, var, k, pooled, eps, weight, bias, rho, shortcut, relu, scale, y)
+
+
+@serial
+def backward(g, y, masked, x, m, v, mu, var, k, pooled, eps, fixed, weight, rho, scale, dx, slopes):
+    """From the gradient of y to those of x and of the parameters, the rows of `slopes`; `masked` is the shortcut's."""
+    sum_g, sum_gd = np.empty_like(m), np.empty_like(m)
+    sums(g, y, x, m, masked, sum_g, sum_gd)
+    behind = masked if len(y) else g
+    slopes[:] = 0
+    gradient(
+        behind, x, m, v, mu, var, k, pooled, eps, fixed, weight, rho, scale, sum_g, sum_gd, dx, slopes[0], slopes[1], slopes[2]
+    )
+
+
+NONE = np.empty(0, np.float32)
+
+
+def fit(x: Tensor, weight: Tensor | None) -> bool:
+    """Whether the loops take this map and these parameters: on the CPU, float32 or bfloat16 maps, float32 parameters."""
+    maps = x.dtype == torch.float32 or x.dtype == torch.bfloat16
+    return maps and x.device.type == "cpu" and x.numel() > 0 and (weight is None or weight.dtype == torch.float32)
 
 
 def pixels(x: Tensor) -> np.ndarray:
     """A map (N, C, H, W) as the array (N, H, W, C); a copy only if it is not channels-last."""
-    x = x.detach().permute(0, 2, 3, 1).contiguous()
-    return (x.view(torch.uint16) if x.dtype == torch.bfloat16 else x).numpy()
+    x = x.detach()
+    array = (x.view(torch.uint16) if x.dtype == torch.bfloat16 else x).numpy().transpose(0, 2, 3, 1)
+    return array if array.flags.c_contiguous else np.ascontiguousarray(array)
 
 
 def new_map(x: Tensor) -> Tensor:
     """An empty map of x's shape and type, channels-last."""
-    n, c, h, w = x.shape
-    return torch.empty((n, h, w, c), dtype=x.dtype).permute(0, 3, 1, 2)
+    return torch.empty(x.shape, dtype=x.dtype, memory_format=torch.channels_last)
 
 
-def normalize(x, shortcut, relu, weight, bias, rho, k, pooled, eps, running):
-    """relu(scale * (x - m) + shift + shortcut), as Norm2d says; and the sets' mean and biased variance, unless `running` gives
-    those to be used in their place."""
-    found = []
-    y = Normalize.apply(x, shortcut, relu, weight, bias, rho, (k, pooled, eps), running, found)
-    return y, *found
+def numbers(parameter: Tensor | None) -> np.ndarray:
+    """A copy of a parameter (C,); empty if the layer has none."""
+    return NONE if parameter is None else parameter.detach().numpy().copy()
 
 
-def vector(parameter: Tensor | None, size: int, otherwise: float) -> np.ndarray:
-    """A copy of a parameter (C,) in float32; `size` values `otherwise` if the layer has none."""
-    if parameter is None:
-        return np.full(size, otherwise, np.float32)
-    return parameter.detach().float().numpy().copy()
+def normalize(x, shortcut, relu, weight, bias, rho, k, pooled, eps, running_mean, running_var, momentum) -> Tensor:
+    """relu(scale * (x - m) + shift + shortcut), as norms.Norm2d says.
+
+    The sets of the table are k neighbouring channels of one image or (`pooled`) of all. Running statistics are updated in place
+    with `momentum`, or used in place of the sets' own if that is None.
+    """
+    return Normalize.apply(x, shortcut, relu, weight, bias, rho, (k, pooled, eps), (running_mean, running_var, momentum))
 
 
 class Normalize(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, shortcut, relu, weight, bias, rho, setting, running, found):
+    def forward(ctx, x, shortcut, relu, weight, bias, rho, setting, running):
         numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
-        k, pooled, _ = setting
-        array, shape = pixels(x), (len(x), x.shape[1])
-        m, v, scale = np.empty(shape, np.float32), np.empty(shape, np.float32), np.empty(shape, np.float32)
-        moments(array, m, v)
-        if running is None:
-            mu, var = pool(m, v, k, pooled)
-            found += torch.from_numpy(mu), torch.from_numpy(var)
-        else:
-            mu, var = (t.double().numpy() for t in running)
-        weights, biases, gates = vector(weight, shape[1], 1), vector(bias, shape[1], 0), vector(rho, 0, 0)
-        y, added = new_map(x), array[:0] if shortcut is None else pixels(shortcut.to(x.dtype))
-        transform(array, m, v, mu, var, *setting, weights, biases, gates, added, relu, scale, pixels(y))
+        (images, channels), (k, pooled, eps), (mean, variance, momentum) = x.shape[:2], setting, running
+        array, y = pixels(x), new_map(x)
+        m, v, scale = np.empty((3, images, channels), np.float32)
+        mu, var = np.empty((2, channels // k * (1 if pooled else images)))
+        w = numbers(weight) if weight is not None else np.ones(channels, np.float32)
+        b = numbers(bias) if bias is not None else np.zeros(channels, np.float32)
+        gate = numbers(rho)
+        fixed = mean is not None and momentum is None
+        statistics = (NONE, NONE) if mean is None else (mean.numpy(), variance.numpy())
+        added = array[:0] if shortcut is None else pixels(shortcut.to(x.dtype))
+        forward(
+            array, k, pooled, eps, w, b, gate, *statistics, fixed, momentum or 0.0, added, relu, m, v, mu, var, scale, pixels(y)
+        )
         ctx.save_for_backward(x, y if relu else None)
-        ctx.table = m, v, mu, var, *setting, running is not None, weights, gates, scale
+        ctx.table = m, v, mu, var, k, pooled, eps, fixed, w, gate, scale
         return y
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, g):
         x, y = ctx.saved_tensors
-        array, g = pixels(x), g.to(x.dtype)
-        m = ctx.table[0]
-        sum_g, sum_gd = np.empty_like(m), np.empty_like(m)
+        array, g, dx, slopes = pixels(x), g.to(x.dtype), new_map(x), np.empty((3, x.shape[1]), np.float32)
         if y is None:
-            sums(pixels(g), array[:0], array, m, array[:0], sum_g, sum_gd)
+            masked, arrays = g, (pixels(g), array[:0], array[:0])
         else:
-            behind, g = g, new_map(x)
-            sums(pixels(behind), pixels(y), array, m, pixels(g), sum_g, sum_gd)
-        dx = new_map(x)
-        slopes = np.zeros((3, x.shape[1]), np.float32)  # of weight, bias, rho
-        gradient(pixels(g), array, *ctx.table, sum_g, sum_gd, pixels(dx), *slopes)
-        found = (dx, g, None, *torch.from_numpy(slopes), None, None, None)
+            masked = new_map(x)
+            arrays = pixels(g), pixels(y), pixels(masked)
+        backward(*arrays, array, *ctx.table, pixels(dx), slopes)
+        found = (dx, masked, None, *torch.from_numpy(slopes), None, None)
         return tuple(d if wanted else None for d, wanted in zip(found, ctx.needs_input_grad, strict=True))

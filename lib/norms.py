@@ -70,7 +70,7 @@ class Norm2d(nn.Module):
         self.check(x)
         if shortcut is not None and shortcut.shape != x.shape:
             raise ValueError(f"the shortcut has shape {tuple(shortcut.shape)}; it must be that of x, {tuple(x.shape)}")
-        return self.compiled(x, shortcut, relu) if kernels.fit(x) else self.plain(x, shortcut, relu)
+        return self.compiled(x, shortcut, relu) if kernels.fit(x, self.weight) else self.plain(x, shortcut, relu)
 
     def plain(self, x: Tensor, shortcut: Tensor | None = None, relu: bool = False) -> Tensor:
         """As the formula stands above: on a GPU, and in float64."""
@@ -84,17 +84,11 @@ class Norm2d(nn.Module):
     def compiled(self, x: Tensor, shortcut: Tensor | None = None, relu: bool = False) -> Tensor:
         """The same by lib.kernels: on a CPU."""
         parameters = self.weight, self.bias, getattr(self, "rho", None)
-        y, *statistics = kernels.normalize(x, shortcut, relu, *parameters, *self.sets(), self.eps, self.running())
-        if statistics:
-            self.update(*statistics)
-        return y
+        return kernels.normalize(x, shortcut, relu, *parameters, *self.sets(), self.eps, *self.running())
 
-    def running(self) -> tuple[Tensor, Tensor] | None:
-        """Mean and variance (C,) to be used in place of the batch's, in eval mode of BN and BIN."""
-        return None
-
-    def update(self, mu: Tensor, var: Tensor) -> None:
-        """Called in training with the mean and the biased variance of every set."""
+    def running(self) -> tuple[Tensor | None, Tensor | None, float | None]:
+        """Running mean and variance (C,), if there are any, and the weight of a new batch in training, which then counts."""
+        return None, None, None
 
     def check(self, x: Tensor) -> None:
         name = type(self).__name__
@@ -204,7 +198,12 @@ class BatchNorm2d(Norm2d):
         return 1, True
 
     def running(self):
-        return None if self.training else (self.running_mean, self.running_var)
+        return self.running_mean, self.running_var, self.count_batch() if self.training else None
+
+    def count_batch(self) -> float:
+        """The weight of a new batch in the running statistics."""
+        self.num_batches_tracked += 1
+        return self.momentum if self.momentum is not None else 1 / self.num_batches_tracked.item()
 
     def statistics(self, m: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and biased variance of each channel, (1, C): of this batch in training, the running ones in eval."""
@@ -215,9 +214,8 @@ class BatchNorm2d(Norm2d):
         return mu, var
 
     @torch.no_grad()
-    def update(self, mu, var):
-        self.num_batches_tracked += 1
-        weight = self.momentum if self.momentum is not None else 1 / self.num_batches_tracked.item()
+    def update(self, mu: Tensor, var: Tensor) -> None:
+        weight = self.count_batch()
         unbiased = var * (self.values / (self.values - 1))
         self.running_mean.lerp_(mu.to(self.running_mean.dtype), weight)
         self.running_var.lerp_(unbiased.to(self.running_var.dtype), weight)

@@ -295,7 +295,7 @@ def test_compiled_form_is_the_plain_form(norm, training, with_shortcut, relu, sh
             for name, buffer in layer.named_buffers():
                 buffer.add_(0.5 if "running" in name else 0)
         layer.train(training).to(torch.promote_types(kind, torch.float32))
-        assert norms.kernels.fit(x.to(kind)) == (kind is dtype)
+        assert norms.kernels.fit(x.to(kind), layer.weight) == (kind is dtype)
         inputs = [t.to(kind).requires_grad_() for t in ([x, shortcut] if with_shortcut else [x])]
         y = layer(*inputs, relu=relu)
         assert y.dtype == kind

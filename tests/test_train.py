@@ -280,7 +280,7 @@ class NoWaiting(torch.utils._python_dispatch.TorchDispatchMode):
 @pytest.mark.parametrize("norm", ["torch_bn", "bn", "in", "bin", "ln", "gn", "nn"])
 def test_a_step_asks_for_no_value_and_repeats_without_new_arguments(monkeypatch, norm):
     """What a CUDA graph needs, checked where there is no GPU: the step reads its batch and rate from tensors alone."""
-    monkeypatch.setattr("lib.kernels.fit", lambda x: False)  # the form that a GPU takes
+    monkeypatch.setattr("lib.kernels.fit", lambda x, weight: False)  # the form that a GPU takes
     run = replace(TINY, norm=norm, clip_norm=1.0, epochs=2)
     data = train.load_data(run, "data")
     trained = []
