@@ -2,8 +2,9 @@
 
     python -m benchmarks.engine [--quick]
 
-The things compared take turns, round by round, so that a machine whose speed drifts slows them alike; a figure is the median
-over the rounds. It prints a table, keeps it in benchmarks/engine.csv (not with --quick) and ends with one line of ratios:
+The things compared take turns, round by round, so that a machine whose speed drifts slows them alike (the tutorial's loop with
+the engine first, then the norms with the convolutions); a figure is the median over the rounds. It prints a table, keeps it in
+benchmarks/engine.csv (not with --quick) and ends with one line of ratios:
 
     bs128, bs8           images per second of our engine with our BN, against the tutorial's loop with PyTorch's BN
     bn, in, ln, gn       seconds of our engine's epoch with that norm, against PyTorch's BN in the same engine

@@ -283,8 +283,8 @@ def generator(*numbers: int) -> torch.Generator:
 def epoch_plan(data: Data, batch_size: int, how: str, seed: int, epoch: int) -> Tensor:
     """What an epoch shows, in order: int64 (N, 4), the number of the image, top and left of the crop, and whether to flip.
 
-    It depends on (seed, epoch) and nothing else, so every variant sees the same batches and a resumed run sees those that
-    it would have seen.
+    It depends on (seed, epoch), batch size and augmentation and nothing else, so every variant sees the same batches and a
+    resumed run sees those that it would have seen.
     """
     rng = generator(seed, epoch)
     plan = torch.full((len(data.train), 4), PAD)

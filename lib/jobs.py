@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from lib import data, runs
 from lib.runs import Folder, Run
-from lib.train import fit
+from lib.train import fit, load_data
 
 #: name -> what connects joblib to it and gives the keywords of joblib.parallel_config
 BACKENDS = ("local", "ray", "dask")
@@ -33,16 +33,17 @@ def train_all(missing: list[Run], outputs, data_dir, jobs: int | str = "auto", b
     number_of_jobs(jobs, backend)
     missing = sorted(missing, key=lambda run: run.batch_size)  # the longest first, so that none is left over at the end
     gpus = torch.cuda.device_count() if backend == "local" else 0
+    folders = Path(outputs).absolute(), Path(data_dir).absolute()
     work = [
-        joblib.delayed(train_one)(
-            run, Path(outputs).absolute(), Path(data_dir).absolute(), f"cuda:{i % gpus}" if gpus else None
-        )
+        joblib.delayed(train_one)(run, *folders, f"cuda:{i % gpus}" if gpus else None, backend == "local")
         for i, run in enumerate(missing)
     ]
     with epochs_shown(missing, outputs, progress), connected(backend, jobs, len(missing)) as config:
         try:
             with joblib.parallel_config(**config):
-                for run, files in zip(missing, joblib.Parallel(batch_size=1)(work), strict=True):
+                # Ray's joblib backend gives everything at the end; the others each run as it is done.
+                order = "list" if backend == "ray" else "generator_unordered"
+                for run, files in joblib.Parallel(batch_size=1, return_as=order)(work):
                     folder = Folder(run, outputs)
                     if not folder.done:
                         folder.write_files(files)
@@ -83,7 +84,7 @@ def connected(backend: str, jobs: int | str, most: int):
         else:
             from dask.distributed import Client
     except ImportError:
-        raise ValueError(f"the backend {backend} is not installed; pip install '.[{backend}]' does it") from None
+        raise ValueError(f"the backend {backend} is not installed; pip install -e '.[{backend}]' does it") from None
     if backend == "ray":  # the cluster at RAY_ADDRESS, or one started here
         if not ray.is_initialized():
             ray.init()
@@ -91,16 +92,29 @@ def connected(backend: str, jobs: int | str, most: int):
         # Ray hides the GPUs from whoever does not ask for a share of one.
         gpus, cpus = (int(ray.cluster_resources().get(kind, 0)) for kind in ("GPU", "CPU"))
         share = {"num_gpus": 1 / PER_GPU} if gpus else {"num_cpus": 1}
-        at_once = count if count > 0 else PER_GPU * gpus or cpus
+        places = min(cpus, PER_GPU * gpus or cpus)  # more would never find one
+        at_once = min(count, places) if count > 0 else places
         yield {"backend": "ray", "n_jobs": min(at_once, most), "ray_remote_args": share}
     else:  # the scheduler at DASK_SCHEDULER_ADDRESS, or workers started here
-        with Client(**{} if os.environ.get("DASK_SCHEDULER_ADDRESS") else {"threads_per_worker": 1}):
-            yield {"backend": "dask", "n_jobs": count}
+        given = os.environ.get("DASK_SCHEDULER_ADDRESS")
+        if given and count > 0:
+            raise ValueError(
+                f"jobs is {jobs}, but the Dask workers at {given} say themselves how many they take; leave it at auto"
+            )
+        here = {"threads_per_worker": 1, "n_workers": min(count if count > 0 else joblib.cpu_count(), most)}
+        with Client(**{} if given else here):
+            yield {"backend": "dask", "n_jobs": -1}
 
 
-@functools.lru_cache(maxsize=1)
-def loaded(dataset: str, data_dir: Path, split_seed: int, train_size: int | None) -> data.Data:
-    return data.load(dataset, data_dir, split_seed, train_size)
+HELD: dict[tuple, data.Data] = {}  # the data of this worker's last run
+
+
+def held_data(run: Run, data_dir: Path) -> data.Data:
+    key = (run.dataset, run.data_hash, run.split_seed, run.train_size, data_dir)
+    if key not in HELD:
+        HELD.clear()
+        HELD[key] = load_data(run, data_dir)
+    return HELD[key]
 
 
 @functools.cache
@@ -116,13 +130,14 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def train_one(run: Run, outputs: Path, data_dir: Path, device: str | None) -> dict[str, bytes]:
-    """What a worker does; the finished run's files, which are small."""
-    end_with_parent()
+def train_one(run: Run, outputs: Path, data_dir: Path, device: str | None, local: bool) -> tuple[Run, dict[str, bytes]]:
+    """What a worker does; the finished run's files, which are small. A cluster's workers outlive what asked them to work."""
+    if local:
+        end_with_parent()
     folder = Folder(run, outputs)
     if not folder.done:
-        fit(run, outputs, data_dir, device, False, loaded(run.dataset, data_dir, run.split_seed, run.train_size))
-    return folder.read_files()
+        fit(run, outputs, data_dir, device, False, held_data(run, data_dir))
+    return run, folder.read_files()
 
 
 @contextmanager

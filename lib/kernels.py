@@ -11,6 +11,8 @@ The table, (N, C), is pooled over sets: of `k` neighbouring channels, of one ima
 (pooled, 1), GN (one image, C/G), LN (one image, C), IN (one image, 1). `rho` is BIN's gate, and empty elsewhere.
 """
 
+from collections.abc import Iterable
+
 import numba
 import numpy as np
 import torch
@@ -62,6 +64,8 @@ def _(y, value):
 
     def rounded(y, value):
         bits = as_bits(value)
+        if value != value:  # adding to a NaN's bits could carry over into its sign
+            return np.uint16(0x7FC0)
         return np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
 
     return rounded
@@ -294,10 +298,10 @@ def backward(g, y, masked, x, m, v, mu, var, k, pooled, eps, fixed, weight, rho,
 NONE = np.empty(0, np.float32)
 
 
-def fit(x: Tensor, weight: Tensor | None) -> bool:
-    """Whether the loops take this map and these parameters: on the CPU, float32 or bfloat16 maps, float32 parameters."""
+def fit(x: Tensor, parameters: Iterable[Tensor | None]) -> bool:
+    """Whether the loops take this: on the CPU, a float32 or bfloat16 map that is not empty, and float32 parameters."""
     maps = x.dtype == torch.float32 or x.dtype == torch.bfloat16
-    return maps and x.device.type == "cpu" and x.numel() > 0 and (weight is None or weight.dtype == torch.float32)
+    return maps and x.device.type == "cpu" and x.numel() > 0 and all(p is None or p.dtype == torch.float32 for p in parameters)
 
 
 def pixels(x: Tensor) -> np.ndarray:

@@ -70,7 +70,8 @@ class Norm2d(nn.Module):
         self.check(x)
         if shortcut is not None and shortcut.shape != x.shape:
             raise ValueError(f"the shortcut has shape {tuple(shortcut.shape)}; it must be that of x, {tuple(x.shape)}")
-        return self.compiled(x, shortcut, relu) if kernels.fit(x, self.weight) else self.plain(x, shortcut, relu)
+        fit = kernels.fit(x, (self.weight, getattr(self, "rho", None), getattr(self, "running_mean", None)))
+        return self.compiled(x, shortcut, relu) if fit else self.plain(x, shortcut, relu)
 
     def plain(self, x: Tensor, shortcut: Tensor | None = None, relu: bool = False) -> Tensor:
         """As the formula stands above: on a GPU, and in float64."""

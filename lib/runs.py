@@ -35,6 +35,7 @@ SPLITS = ("train", "val", "test")
 #: What a finished run consists of; the last one says that it is finished.
 FINISHED = ("config.json", "history.csv", "best.safetensors", "predictions.npz", "env.json", "metrics.json")
 CODE_VERSION = 1  # raise it with a change of code that changes results: old runs then get another id
+NORMS_VERSION = 2  # the same for lib.norms and lib.kernels, of which the other variants know nothing
 
 
 @dataclass(frozen=True)
@@ -98,10 +99,15 @@ class Run:
         """The data set without the place it lies in."""
         return "folder-" + data.folder_path(self.dataset).name if self.dataset.startswith("folder:") else self.dataset
 
+    @property
+    def code(self) -> int | str:
+        """The version of the code that trains this run."""
+        return CODE_VERSION if self.norm in ("torch_bn", "nn") else f"{CODE_VERSION}.{NORMS_VERSION}"
+
     @cached_property
     def id(self) -> str:
         """Readable, and different for every difference in a field: cifar10-bn-n2-b128-e100-s0-1a2b3c4d."""
-        decisive = asdict(self) | {"dataset": self.data_name, "code": CODE_VERSION}
+        decisive = asdict(self) | {"dataset": self.data_name, "code": self.code}
         digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:8]
         slug = "".join(c if c.isalnum() or c in "-_" else "_" for c in self.data_name)
         return f"{slug}-{self.norm}-n{self.n}-b{self.batch_size}-e{self.epochs}-s{self.seed}-{digest}"
@@ -177,6 +183,9 @@ class Folder:
 
     def save_checkpoint(self, state: dict) -> None:
         self.write_with("checkpoint.pt", lambda file: torch.save(state, file))
+        self.write_history(state)
+
+    def write_history(self, state: dict) -> None:
         self.write("history.csv", pd.DataFrame(state["history"]).to_csv(index=False))
 
     def load_checkpoint(self, say=print) -> dict | None:
@@ -296,9 +305,10 @@ def results(found: list[Result]) -> pd.DataFrame:
 def write_results(outputs="outputs") -> Path:
     """outputs/results.csv from every finished run of the store."""
     file = Path(outputs) / "results.csv"
-    part = file.with_suffix(f".{os.getpid()}.part")
-    results(stored(outputs)).to_csv(part, index=False)
-    os.replace(part, file)
+    with FileLock(file.with_suffix(".lock")):  # so that no writer replaces a newer table by its older one
+        part = file.with_suffix(".part")
+        results(stored(outputs)).to_csv(part, index=False)
+        os.replace(part, file)
     return file
 
 

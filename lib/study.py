@@ -125,7 +125,8 @@ class Study:
             loaded[key] = loaded.get(key) or load_data(run, self.data_dir)
             check_data(run, loaded[key])
         say_if_bf16_is_slow(missing)
-        if len(missing) > 1 and (self.backend != "local" or jobs.number_of_jobs(self.jobs, self.backend) > 1):
+        elsewhere = self.backend != "local"
+        if (missing and elsewhere) or (len(missing) > 1 and jobs.number_of_jobs(self.jobs, self.backend) > 1):
             jobs.train_all(missing, self.outputs, self.data_dir, self.jobs, self.backend, progress)
 
         def finished(run: Run) -> Result:

@@ -1,12 +1,12 @@
 """fit(run): train it, resume it, or return it at once when it is done."""
 
 import argparse
+import contextlib
 import ctypes
 import functools
 import math
 import sys
 import time
-from contextlib import contextmanager
 from dataclasses import fields, replace
 
 import numpy as np
@@ -22,14 +22,12 @@ from lib.resnet import ResNet
 from lib.runs import Folder, Result, Run
 
 
-def fit(
-    run: Run, outputs="outputs", data_dir="data", device=None, progress: bool = True, data=None, threads: int = 1
-) -> Result:
+def fit(run: Run, outputs="outputs", data_dir="data", device=None, progress: bool = True, data=None) -> Result:
     """The finished run. What was trained before, to the end or to some epoch, is not trained again.
 
-    `data` is what `load_data(run, data_dir)` gives, if it is at hand already. `threads` of the CPU: their number changes the
-    rounding and thereby the result a little, so it is the same, one, wherever a study's runs are trained. ValueError for data
-    that do not fit the run, before anything is trained.
+    `data` is what `load_data(run, data_dir)` gives, if it is at hand already. A CPU trains it on one thread: the number of
+    threads changes the rounding, and so the same Run is the same bit for bit however many are trained at a time. ValueError for
+    data that do not fit the run, before anything is trained.
     """
     folder = Folder(run, outputs)
     if not folder.done:
@@ -37,17 +35,18 @@ def fit(
         keep_freed_memory()
         torch.backends.cudnn.allow_tf32 = False  # what is called float32 is float32 on a GPU too
         data = (data or load_data(run, data_dir)).to(device)
-        with folder.lock(say=tqdm.write), cpu_threads(threads):
+        current = torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
+        with folder.lock(say=tqdm.write), one_cpu_thread(), current:
             if not folder.done:
                 train(run, data, folder, device, progress)
         runs.write_results(outputs)
     return Result(run, outputs)
 
 
-@contextmanager
-def cpu_threads(count: int):
+@contextlib.contextmanager
+def one_cpu_thread():
     before = torch.get_num_threads()
-    torch.set_num_threads(count)
+    torch.set_num_threads(1)
     try:
         yield
     finally:
@@ -76,7 +75,7 @@ def bf16_factor() -> float:
         times = []
         for _ in range(4):
             start = time.perf_counter()
-            with cpu_threads(1):
+            with one_cpu_thread():
                 layer(x.requires_grad_()).backward(g)
             times.append(time.perf_counter() - start)
         seconds[dtype] = min(times)
@@ -138,7 +137,8 @@ def new_optimizer(run: Run, model: nn.Module) -> torch.optim.Optimizer:
     if run.optimizer == "sgd":
         optimizer = torch.optim.SGD(groups, lr=run.lr, momentum=run.momentum, fused=True)
     else:
-        optimizer = torch.optim.Adam(groups, lr=run.lr, fused=True)
+        # capturable: a CUDA graph may hold the step. On a CPU the word has no meaning and must be off.
+        optimizer = torch.optim.Adam(groups, lr=run.lr, fused=True, capturable=others[0].is_cuda)
     keep_gates(model, optimizer)
     return optimizer
 
@@ -198,7 +198,7 @@ def finished(run: Run, state: dict) -> bool:
 
 
 def vars_of(run: Run) -> dict:
-    return {name: getattr(run, name) for name in run.__dataclass_fields__} | {"code_version": runs.CODE_VERSION}
+    return {name: getattr(run, name) for name in run.__dataclass_fields__} | {"code_version": run.code}
 
 
 def cpu_copy(model: nn.Module) -> dict:
@@ -225,6 +225,8 @@ class Trainer:
         self.graph = None
         for group in optimizer.param_groups:
             group["lr"] = torch.zeros((), device=self.device)
+            if "capturable" in group:  # a checkpoint brings that of the device it was written on
+                group["capturable"] = self.device.type == "cuda"
 
     def epoch(self, epoch: int, bar) -> dict[str, float]:
         """One pass over the training split: mean loss and accuracy while training, and the seconds it took."""
@@ -242,6 +244,8 @@ class Trainer:
                 self.step(size)
             bar.update()
         mean_loss, accuracy = (self.loss_sum / self.count).item(), (self.correct / self.count).item()  # waits for the device
+        if self.at.item() != self.steps:
+            raise RuntimeError(f"{self.at.item()} of {self.steps} steps were done on {self.device}")
         return {"train_loss": mean_loss, "train_accuracy": accuracy, "seconds": time.perf_counter() - start}
 
     def step(self, size: int) -> None:
@@ -268,7 +272,7 @@ class Trainer:
         """The same on a GPU: the first steps one operation at a time, on a stream of their own, then all from the graph."""
         if self.eager_steps:
             self.eager_steps -= 1
-            stream = torch.cuda.Stream()
+            stream = torch.cuda.Stream(self.device)
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
                 self.step(size)
@@ -276,7 +280,7 @@ class Trainer:
             return
         if self.graph is None:
             self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph):  # records, and executes nothing
+            with torch.cuda.graph(self.graph, stream=torch.cuda.Stream(self.device)):  # records, and executes nothing
                 self.step(size)
         self.graph.replay()
 
@@ -310,6 +314,7 @@ def finish(run: Run, model, data, folder: Folder, state: dict, device) -> None:
         labels = split.labels.cpu().numpy()
         splits[name] = {"loss": found["loss"]} | metrics.scores(labels, found["predictions"], run.classes)
         arrays |= {f"{name}_labels": labels.astype(np.int16), f"{name}_predictions": found["predictions"].astype(np.int16)}
+    folder.write_history(state)  # once more: the last stop may have come between it and its checkpoint
     folder.save_model(state["best"])
     folder.write_with("predictions.npz", lambda file: np.savez_compressed(file, **arrays))
     folder.write_json("env.json", runs.environment(device))
@@ -343,18 +348,16 @@ def main(argv=None) -> int:
     for field in fields(Run):
         kind = next(kind for kind in (int, float, str) if kind.__name__ in str(field.type))
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=None, help=f"default: {field.default}")
-    parser.add_argument("--threads", type=int, default=1, help="of the CPU; more are faster and round differently (default: 1)")
     parser.add_argument("--data-dir", default="data", help="default: data")
     parser.add_argument("--outputs", default="outputs", help="default: outputs")
     options = vars(parser.parse_args(argv))
-    outputs, data_dir, threads = options.pop("outputs"), options.pop("data_dir"), options.pop("threads")
+    outputs, data_dir = options.pop("outputs"), options.pop("data_dir")
 
     def work() -> int:
-        runs.at_least("threads", threads, 1, int)
         run = Run(**{name: value for name, value in options.items() if value is not None})
         run = replace(run, data_hash=data_module.fingerprint(run.dataset))
         say_if_bf16_is_slow([run])
-        result = fit(run, outputs, data_dir, threads=threads)
+        result = fit(run, outputs, data_dir)
         accuracy = "diverged" if result.diverged else f"test accuracy {result.score():.4f}"
         print(f"{run.id}: {accuracy}, best epoch {result.best_epoch}")
         return 0

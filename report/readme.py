@@ -91,7 +91,7 @@ def engine_table(folder=BENCHMARKS) -> str:
             f"{words} {found[what, 128]:,.0f}"
             for words, what in (
                 ("tutorial's loop", "tutorial"), ("engine with PyTorch's BN", "engine, torch_bn"),
-                ("with our BN", "engine, bn"), ("convolutions alone", "convolutions alone"),
+                ("with our BN", "engine, our BN"), ("convolutions alone", "convolutions alone"),
             )
         )  # fmt: skip
         rows += ["", f"{name}, images per second at batch 128 ({precision}; the tutorial's loop in float32): {listed}."]

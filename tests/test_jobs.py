@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from test_data import write_folder
 
 from lib import jobs
 from lib.runs import ROOT, Folder, Result
@@ -64,7 +65,7 @@ def test_a_worker_without_the_outputs_folder_sends_the_run_back(one_after_the_ot
 
     monkeypatch.setattr(jobs, "connected", in_this_process)
     monkeypatch.setattr(jobs, "end_with_parent", lambda: None)
-    monkeypatch.setattr(jobs, "train_one", lambda run, outputs, data_dir, device: real(run, there, data_dir, device))
+    monkeypatch.setattr(jobs, "train_one", lambda run, outputs, *rest: real(run, there, *rest))
     found = study.fit(VARIANTS, progress=False)
     assert weights(study) == weights(one_after_the_other)
     assert found["bn"][0].score() == Result(study.runs("bn")[0], there).score()
@@ -81,7 +82,7 @@ def test_unknown_or_missing_backend(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="unknown backend 'spark'; allowed are local, ray, dask"):
         Study(backend="spark")
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ValueError, match=r"the backend ray is not installed; pip install '.\[ray\]' does it"):
+    with pytest.raises(ValueError, match=r"the backend ray is not installed; pip install -e '.\[ray\]' does it"):
         smoke(tmp_path, backend="ray").fit(VARIANTS, progress=False)
 
 
@@ -150,3 +151,49 @@ def test_a_killed_worker_is_named_in_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(jobs, "train_one", killed)
     with pytest.raises(OSError, match="one of 2 training processes was killed, perhaps for memory; the same command goes on"):
         smoke(tmp_path, jobs=2).fit(VARIANTS, progress=False)
+
+
+def test_workers_read_an_image_folder_anew_when_it_changed(tmp_path, monkeypatch):
+    path = write_folder(tmp_path / "birds")
+    monkeypatch.setattr(jobs, "HELD", {})
+
+    def held():
+        (run,) = Study("smoke", f"folder:{path}").runs("bn")
+        return jobs.held_data(run, tmp_path)
+
+    first = held()
+    assert held() is first
+    file = next((path / "train").glob("*/*"))
+    file.write_bytes(next((path / "test").glob("*/*")).read_bytes())
+    assert held() is not first
+
+
+def test_finished_runs_come_home_even_if_another_fails(tmp_path, monkeypatch):
+    study, real = smoke(tmp_path / "here", jobs=2), jobs.train_one
+
+    @contextmanager
+    def in_this_process(*args):
+        yield {"backend": "sequential", "n_jobs": 1}
+
+    def train_one(run, outputs, data_dir, device, local):
+        if run.norm == "gn":
+            raise OSError("the disk is full")
+        return real(run, tmp_path / "there", data_dir, device, False)
+
+    monkeypatch.setattr(jobs, "connected", in_this_process)
+    monkeypatch.setattr(jobs, "train_one", train_one)
+    with pytest.raises(OSError, match="the disk is full"):
+        study.fit(VARIANTS, progress=False)
+    assert Folder(study.runs("bn")[0], study.outputs).done
+
+
+def test_a_single_missing_run_goes_to_the_cluster_too(tmp_path, monkeypatch):
+    asked, real = [], jobs.train_all
+
+    def train_all(missing, outputs, data_dir, jobs, backend, progress):
+        asked.append((len(missing), backend))
+        real(missing, outputs, data_dir, jobs, "local", progress)
+
+    monkeypatch.setattr(jobs, "train_all", train_all)
+    smoke(tmp_path, backend="ray", jobs=1).fit(["bn"], progress=False)
+    assert asked == [(1, "ray")]

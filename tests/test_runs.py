@@ -47,6 +47,13 @@ def test_code_version_changes_the_id(monkeypatch):
     assert Run().id != before
 
 
+def test_version_of_our_norms_changes_the_ids_of_their_runs_only(monkeypatch):
+    before = {norm: Run(norm=norm).id for norm in runs.NORMS}
+    monkeypatch.setattr(runs, "NORMS_VERSION", runs.NORMS_VERSION + 1)
+    changed = {norm for norm, old in before.items() if Run(norm=norm).id != old}
+    assert changed == {"bn", "in", "bin", "ln", "gn"}
+
+
 def test_assignment_setting_is_the_default():
     run = Run()
     assert (run.n, run.classes, run.batch_size, run.epochs, run.optimizer, run.lr) == (2, 10, 128, 100, "sgd", 0.1)

@@ -312,7 +312,7 @@ def test_a_graph_takes_over_after_the_eager_steps(monkeypatch):
     recording = []
 
     @contextlib.contextmanager
-    def capture(graph):
+    def capture(graph, stream):
         calls.append("capture")
         recording.append(True)
         yield
@@ -323,7 +323,7 @@ def test_a_graph_takes_over_after_the_eager_steps(monkeypatch):
             calls.append(size)
             step(self, size)
 
-    stream = type("Stream", (), {"wait_stream": lambda self, other: None})
+    stream = type("Stream", (), {"__init__": lambda self, device=None: None, "wait_stream": lambda self, other: None})
     monkeypatch.setattr(train.Trainer, "step", stepping)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "graph", capture)
@@ -355,7 +355,32 @@ def test_slow_bf16_is_said_and_only_then(monkeypatch, capsys):
 
 def test_threads_are_given_back(tmp_path):
     before = torch.get_num_threads()
-    fit(TINY, tmp_path, threads=before + 1)
+    assert fit(TINY, tmp_path).env["threads"] == 1
     assert torch.get_num_threads() == before
-    assert Result(TINY, tmp_path).env["threads"] == before + 1
-    assert fit(TINY, tmp_path / "default").env["threads"] == 1
+
+
+def test_a_history_that_a_stop_cut_short_is_whole_again(tmp_path, monkeypatch):
+    """The stop comes between the last checkpoint and its history."""
+    whole = fit(TINY, tmp_path / "whole").history
+    real = Folder.write_history
+
+    def stopping(self, state):
+        if state["epoch"] == TINY.epochs:
+            raise KeyboardInterrupt
+        real(self, state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Folder, "write_history", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            fit(TINY, tmp_path / "stopped")
+    assert fit(TINY, tmp_path / "stopped").history[VALUES].equals(whole[VALUES])
+
+
+def test_adam_can_be_captured_on_a_gpu_whatever_wrote_its_checkpoint():
+    run = replace(TINY, optimizer="adam", lr=0.01)
+    model, data = train.new_model(run), train.load_data(run, "data")
+    optimizer = train.new_optimizer(run, model)
+    assert optimizer.param_groups[0]["capturable"] is False
+    optimizer.param_groups[0]["capturable"] = True  # as a checkpoint from a GPU has it
+    train.Trainer(run, model, optimizer, data).epoch(1, tqdm(disable=True))
+    assert optimizer.param_groups[0]["capturable"] is False
