@@ -59,7 +59,7 @@ def test_precision_says_what_is_wrong(arguments, says, capsys):
 
 def test_readme_tables_come_from_the_csv_files(tmp_path):
     ratios = pd.DataFrame({"what": list(readme.RATIOS), "ratio": np.arange(1, 9) / 8})
-    whats = ["tutorial", "engine, torch_bn", "engine, bn", "convolutions alone"]
+    whats = ["tutorial", "engine, torch_bn", "engine, our BN", "convolutions alone"]
     speeds = pd.DataFrame({"what": whats, "batch": 128, "images_per_second": [1.0, 20, 300, 4000]})
     table = pd.concat([speeds, ratios]).assign(device="X", precision="bf16", threads=2)
     table.to_csv(tmp_path / "engine.csv", index=False)
