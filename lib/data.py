@@ -297,12 +297,6 @@ def epoch_plan(data: Data, batch_size: int, how: str, seed: int, epoch: int) -> 
     return plan
 
 
-def train_batches(data: Data, batch_size: int, how: str, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch of augmented, normalized batches."""
-    plan = epoch_plan(data, batch_size, how, seed, epoch).to(data.train.labels.device)
-    return (data.batch(rows) for rows in plan.split(batch_size))
-
-
 def eval_batches(data: Data, split: Split, batch_size: int = 500) -> Iterator[tuple[Tensor, Tensor]]:
     """The images as they are, in order, normalized."""
     for images, labels in zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True):

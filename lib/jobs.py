@@ -21,7 +21,7 @@ from lib.train import fit, load_data
 
 #: name -> what connects joblib to it and gives the keywords of joblib.parallel_config
 BACKENDS = ("local", "ray", "dask")
-PER_GPU = 4  # processes that share a GPU: one alone leaves it idle between small kernels
+PER_GPU = 4  # processes that share a GPU, which one alone is expected to leave idle in part; not measured
 
 
 def train_all(missing: list[Run], outputs, data_dir, jobs: int | str = "auto", backend: str = "local", progress: bool = True):

@@ -1,8 +1,8 @@
 """The norms compiled for the CPU: the fast form of lib.norms, whose table and formulas these are.
 
-A chain of PyTorch operations reads and writes the feature map once for each; here it is read twice and written once in
-either direction, which is what PyTorch's own layers do, and adding a shortcut and ReLU cost no pass more. Numba compiles
-at the first call and keeps the result in __pycache__; no C++ compiler is needed. The sums of an image are added up by one
+A chain of PyTorch operations reads and writes the feature map once for each; here two passes in either direction do it
+all, as in PyTorch's own layers, and the shortcut's addition and ReLU are done in the same passes. Numba compiles at the
+first call and keeps the result in __pycache__; no C++ compiler is needed. The sums of an image are added up by one
 thread in one order, so the number of threads does not change a bit of them.
 
 Maps come as (N, H, W, C), which is what channels-last is in memory; bfloat16 as uint16, which NumPy knows. A loop sees a

@@ -384,3 +384,13 @@ def test_adam_can_be_captured_on_a_gpu_whatever_wrote_its_checkpoint():
     optimizer.param_groups[0]["capturable"] = True  # as a checkpoint from a GPU has it
     train.Trainer(run, model, optimizer, data).epoch(1, tqdm(disable=True))
     assert optimizer.param_groups[0]["capturable"] is False
+
+
+def test_an_epoch_goes_through_its_plan_in_order(monkeypatch):
+    run = replace(TINY, batch_size=20)  # 48 images: the last batch is smaller
+    model, data = train.new_model(run), train.load_data(run, "data")
+    seen, real = [], data_module.Data.batch
+    monkeypatch.setattr(data_module.Data, "batch", lambda self, rows: seen.append(rows) or real(self, rows))
+    train.Trainer(run, model, train.new_optimizer(run, model), data).epoch(2, tqdm(disable=True))
+    assert [len(rows) for rows in seen] == [20, 20, 8]
+    assert torch.equal(torch.cat(seen), data_module.epoch_plan(data, 20, run.augment, run.seed, epoch=2))
