@@ -31,7 +31,7 @@ from tqdm.auto import tqdm
 from lib import data as data_module
 from lib import runs, train
 from lib.norms import NORMS
-from lib.resnet import ResNet
+from lib.resnet import ResNet, bf16_is_slow
 from lib.runs import Run
 
 CSV = Path(__file__).with_name("engine.csv")
@@ -144,7 +144,7 @@ def main(argv=None) -> None:
     quick = parser.parse_args(argv).quick
     train.keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    precision = "float32" if device.type == "cpu" and train.bf16_factor() > 1 else "bf16"
+    precision = "float32" if device.type == "cpu" and bf16_is_slow() else "bf16"
     rounds, large, small = (5, 768, 128) if quick else (9, 1536, 256)
     data = {128: random_data(large), 8: random_data(small)}
     loops = {

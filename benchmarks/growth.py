@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 
 from benchmarks.engine import random_data
 from lib import runs, train
+from lib.resnet import bf16_is_slow
 from lib.runs import ROOT, Run
 from lib.study import VARIANTS, Study
 from report import build
@@ -42,7 +43,7 @@ SEEDS = (1, 4, 16)  # times 9 variants: runs in the report
 
 
 def precision() -> str:
-    return "float32" if not torch.cuda.is_available() and train.bf16_factor() > 1 else "bf16"
+    return "float32" if not torch.cuda.is_available() and bf16_is_slow() else "bf16"
 
 
 def trainer(n: int, batch_size: int, image_size: int, images: int | None = None) -> train.Trainer:

@@ -64,32 +64,6 @@ def keep_freed_memory() -> None:
         mallopt(trim_threshold, 2**31 - 1)
 
 
-@functools.cache
-def bf16_factor() -> float:
-    """How many times as long as in float32 a convolution, forward and backward, takes in bf16 on this CPU: below 1 if it has
-    instructions for that, 10 and more if not."""
-    seconds = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        layer = nn.Conv2d(16, 16, 3, padding=1, dtype=dtype).to(memory_format=torch.channels_last)
-        x, g = (torch.randn(8, 16, 32, 32, dtype=dtype).contiguous(memory_format=torch.channels_last) for _ in range(2))
-        times = []
-        for _ in range(4):
-            start = time.perf_counter()
-            with one_cpu_thread():
-                layer(x.requires_grad_()).backward(g)
-            times.append(time.perf_counter() - start)
-        seconds[dtype] = min(times)
-    return seconds[torch.bfloat16] / seconds[torch.float32]
-
-
-def say_if_bf16_is_slow(wanted: list[Run]) -> None:
-    if any(run.precision == "bf16" for run in wanted) and not torch.cuda.is_available() and bf16_factor() > 2:
-        tqdm.write(
-            f"this CPU has no fast bf16: a convolution takes {bf16_factor():.0f} times as long as in float32. "
-            "Profile paper-float32 (or --precision float32 of lib.train) trains the same in float32, as runs of their own"
-        )
-
-
 def load_data(run: Run, data_dir) -> data_module.Data:
     data = data_module.load(run.dataset, data_dir, run.split_seed, run.train_size)
     check_data(run, data)
@@ -356,7 +330,6 @@ def main(argv=None) -> int:
     def work() -> int:
         run = Run(**{name: value for name, value in options.items() if value is not None})
         run = replace(run, data_hash=data_module.fingerprint(run.dataset))
-        say_if_bf16_is_slow([run])
         result = fit(run, outputs, data_dir)
         accuracy = "diverged" if result.diverged else f"test accuracy {result.score():.4f}"
         print(f"{run.id}: {accuracy}, best epoch {result.best_epoch}")

@@ -127,7 +127,7 @@ def test_bad_parameter_stops_the_notebook_before_any_training(tmp_path):
     command += ["-p", "outputs", str(tmp_path / "outputs")]
     done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, cwd=runs.ROOT, check=False)
     assert done.returncode != 0
-    assert "unknown profile 'fast'; allowed are smoke, quick, paper, paper-float32" in done.stderr
+    assert "unknown profile 'fast'; allowed are smoke, quick, paper" in done.stderr
     assert not (tmp_path / "outputs").exists()
 
 

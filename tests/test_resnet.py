@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from lib import resnet
 from lib.norms import NORMS, BatchNorm2d
 from lib.resnet import ResNet
 
@@ -94,3 +95,37 @@ BAD = {
 def test_bad_input_is_named(call, says):
     with pytest.raises(ValueError, match=says):
         call()
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_bf16_without_instructions_for_it_is_bf16(monkeypatch, stride, bias):
+    """Against float64 sums of products of rounded values: output and gradients are those, rounded to bf16."""
+    monkeypatch.setattr(resnet, "bf16_is_slow", lambda: True)
+    torch.manual_seed(0)
+    layer = resnet.conv3x3(16, 32, stride, "nn" if bias else "bn")
+    if bias:
+        nn.init.normal_(layer.bias)
+    x = torch.randn(4, 16, 8, 8, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = layer(x)
+    assert y.dtype == torch.bfloat16
+    g = torch.randn(y.shape).bfloat16()
+    y.backward(g)
+
+    inputs = [t.detach().bfloat16().double().requires_grad_() for t in (x, *layer.parameters())]
+    expected = F.conv2d(*inputs, stride=stride, padding=1)
+    expected.backward(g.double())
+    ours = (y.detach(), x.grad, *(p.grad for p in layer.parameters()))
+    for found, exact in zip(ours, (expected.detach(), *(t.grad for t in inputs)), strict=True):
+        rounded = exact.bfloat16().double()
+        assert (found.double() != rounded).double().mean() < 0.01, "float32 sums may round otherwise, but seldom"
+        torch.testing.assert_close(found.double(), exact, rtol=2**-8, atol=1e-5)
+
+
+def test_slow_bf16_is_only_replaced_where_bf16_is_wanted(monkeypatch):
+    monkeypatch.setattr(resnet, "bf16_is_slow", lambda: True)
+    layer, x = resnet.conv3x3(3, 4, 1, "bn"), torch.randn(2, 3, 4, 4)
+    assert torch.equal(layer(x), torch.nn.functional.conv2d(x, layer.weight, padding=1)), "float32 stays float32"
+    monkeypatch.undo()
+    assert resnet.bf16_is_slow() in (True, False)

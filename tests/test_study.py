@@ -82,7 +82,7 @@ def test_every_run_is_held_against_its_data_before_any_is_trained(tmp_path):
 
 
 BAD = {
-    "profile": ({"profile": "fast"}, "unknown profile 'fast'; allowed are smoke, quick, paper, paper-float32"),
+    "profile": ({"profile": "fast"}, "unknown profile 'fast'; allowed are smoke, quick, paper"),
     "data set": ({"dataset": "cifar"}, "unknown data set 'cifar'; the data sets are digits, cifar10 and folder:PATH"),
     "data set type": ({"dataset": None}, "unknown data set None"),
     "seeds": ({"seeds": "a,b"}, "seeds is 'a,b'; it must be one or more different integers"),
@@ -110,7 +110,7 @@ def command(module, *args, **env):
 
 
 COMMANDS = {
-    "profile": (["--profile", "fast"], "error: unknown profile 'fast'; allowed are smoke, quick, paper, paper-float32"),
+    "profile": (["--profile", "fast"], "error: unknown profile 'fast'; allowed are smoke, quick, paper"),
     "variant": (["--variants", "bn,xn"], "error: unknown variant 'xn'; allowed are torch_bn, bn"),
     "no data": (["--dataset", "folder:/nowhere"], "error: there is no folder /nowhere/train"),
     "no CIFAR-10": (

@@ -345,14 +345,6 @@ def test_a_graph_takes_over_after_the_eager_steps(monkeypatch):
         assert {n: v for n, v in found.items() if n != "seconds"} == {n: v for n, v in expected.items() if n != "seconds"}
 
 
-def test_slow_bf16_is_said_and_only_then(monkeypatch, capsys):
-    for factor, precision, expected in ((13.0, "bf16", True), (13.0, "float32", False), (0.6, "bf16", False)):
-        monkeypatch.setattr(train, "bf16_factor", lambda factor=factor: factor)
-        train.say_if_bf16_is_slow([replace(TINY, precision=precision)])
-        said = capsys.readouterr().out
-        assert ("a convolution takes 13 times as long as in float32" in said) == expected
-
-
 def test_threads_are_given_back(tmp_path):
     before = torch.get_num_threads()
     assert fit(TINY, tmp_path).env["threads"] == 1
