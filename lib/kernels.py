@@ -11,6 +11,7 @@ The table, (N, C), is pooled over sets: of `k` neighbouring channels, of one ima
 (pooled, 1), GN (one image, C/G), LN (one image, C), IN (one image, 1). `rho` is BIN's gate, and empty elsewhere.
 """
 
+import functools
 from collections.abc import Iterable
 
 import numba
@@ -330,9 +331,19 @@ def normalize(x, shortcut, relu, weight, bias, rho, k, pooled, eps, running_mean
     return Normalize.apply(x, shortcut, relu, weight, bias, rho, (k, pooled, eps), (running_mean, running_var, momentum))
 
 
+@functools.cache
+def start_threads() -> None:
+    """Numba starts its threads at the first call and then sets OpenMP's number of threads, which is PyTorch's too, to all
+    cores; here it is set back."""
+    threads = torch.get_num_threads()
+    numba.set_num_threads(1)
+    torch.set_num_threads(threads)
+
+
 class Normalize(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, shortcut, relu, weight, bias, rho, setting, running):
+        start_threads()
         numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
         (images, channels), (k, pooled, eps), (mean, variance, momentum) = x.shape[:2], setting, running
         array, y = pixels(x), new_map(x)

@@ -1,10 +1,15 @@
 """The norms against PyTorch's own layers in float64, and the bugs that earlier implementations had."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
 
 from lib import checks, norms
+from lib.data import ROOT
 from lib.norms import NORMS, BatchInstanceNorm2d, BatchNorm2d, GroupNorm2d, InstanceNorm2d, LayerNorm2d
 
 SHAPES = {"4×8×5×3": (4, 8, 5, 3), "2×2 maps": (4, 8, 2, 2), "1×1 maps": (6, 8, 1, 1), "batch of one": (1, 8, 4, 4)}
@@ -371,3 +376,19 @@ def test_no_nan_is_rounded_to_a_number():
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([0x7FFFFFFF, 0x7FC00000], dtype=torch.int32).view(torch.float32))
     assert layer(torch.randn(1, 2, 3, 3).bfloat16()).isnan().all()
+
+
+ONE_THREAD = """
+import torch
+torch.set_num_threads(1)
+from lib.norms import BatchNorm2d
+BatchNorm2d(8)(torch.randn(4, 8, 4, 4, requires_grad=True)).sum().backward()
+print(torch.get_num_threads())
+"""
+
+
+def test_the_compiled_norms_leave_pytorchs_number_of_threads_alone():
+    """Numba and PyTorch share OpenMP's; one that sets it would make a run on one thread a run on all."""
+    kwargs = {"capture_output": True, "text": True, "cwd": ROOT, "env": os.environ | {"NUMBA_NUM_THREADS": "2"}}
+    done = subprocess.run([sys.executable, "-c", ONE_THREAD], check=True, **kwargs)
+    assert done.stdout == "1\n"
