@@ -13,6 +13,11 @@ PYTHON   ?= python3
 BIN   := .venv/bin
 STUDY := --profile "$(PROFILE)" --dataset "$(DATASET)" --data-dir "$(DATA_DIR)" --seeds "$(SEEDS)" --outputs "$(OUTPUTS)"
 
+# A misspelled variable would silently leave the default in force.
+KNOWN   := PROFILE DATASET DATA_DIR SEEDS OUTPUTS JOBS PYTHON TESTS
+UNKNOWN := $(filter-out $(KNOWN),$(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name))))
+$(if $(UNKNOWN),$(error unknown variable $(UNKNOWN); allowed are $(KNOWN)))
+
 .PHONY: report train test lint lab clean
 .DELETE_ON_ERROR:
 

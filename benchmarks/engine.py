@@ -15,7 +15,6 @@ Everything uses all cores, the engine by more threads than the one that a study'
 alone are in bf16, unless this CPU is slow at that; the tutorial's loop is float32, as tutorials are.
 """
 
-import argparse
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -139,7 +138,7 @@ def ratio(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def main(argv=None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.engine", description=__doc__.split("\n")[0])
+    parser = train.Parser(prog="python -m benchmarks.engine", description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="fewer rounds, and engine.csv is left as it is")
     quick = parser.parse_args(argv).quick
     train.keep_freed_memory()

@@ -6,20 +6,19 @@ The runs are kept in outputs/ like all others and resume. It ends with a sentenc
 95 % interval (Student's, over the seeds, which share initial weights and batches), and the spread over the seeds.
 """
 
-import argparse
 import sys
 
 import numpy as np
 from scipy import stats
 
 from lib.study import Study, parse_seeds
-from lib.train import command
+from lib.train import Parser, command
 
 EPOCHS = 10
 
 
 def main(argv=None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.precision", description=__doc__.split("\n")[0])
+    parser = Parser(prog="python -m benchmarks.precision", description=__doc__.split("\n")[0])
     parser.add_argument("--norm", default="bn", help="as in lib.norms (default: bn)")
     parser.add_argument("--train-size", type=int, default=None, help="training images (default: all 40,000)")
     parser.add_argument("--seeds", default="0,1,2", help="at least two (default: 0,1,2)")

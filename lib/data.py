@@ -213,6 +213,7 @@ def folder_parts(path: Path) -> list[str]:
 
 def class_names(path: Path) -> list[str]:
     """The class folders of PATH/train, which every other part must have too."""
+    check_links(path)
     for part in folder_parts(path):
         if not (path / part).is_dir():
             raise ValueError(f"there is no folder {path / part}; an image folder has train/, test/ and perhaps val/")
@@ -230,6 +231,14 @@ def image_files(path: Path) -> list[Path]:
     from torchvision.datasets.folder import IMG_EXTENSIONS
 
     return sorted(p for p in path.iterdir() if p.is_file() and p.suffix.lower() in IMG_EXTENSIONS)
+
+
+def check_links(path: Path) -> None:
+    """ValueError for a link in an image folder that leads out of it: a folder from elsewhere could show any file by one."""
+    inside = path.resolve()
+    for link in path.rglob("*"):
+        if link.is_symlink() and not link.resolve().is_relative_to(inside):
+            raise ValueError(f"{link} is a link out of {path}, to {link.resolve()}; an image folder holds its images itself")
 
 
 def read_folder(path: Path, classes: list[str]) -> Split:

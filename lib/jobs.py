@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from lib import data, runs
 from lib.runs import Folder, Run
-from lib.train import fit, load_data
+from lib.train import complete, load_data
 
 #: name -> what connects joblib to it and gives the keywords of joblib.parallel_config
 BACKENDS = ("local", "ray", "dask")
@@ -47,12 +47,12 @@ def train_all(missing: list[Run], outputs, data_dir, jobs: int | str = "auto", b
                     folder = Folder(run, outputs)
                     if not folder.done:
                         folder.write_files(files)
+                    runs.write_results(outputs)
         except TerminatedWorkerError:
             raise OSError(
                 f"one of {config['n_jobs']} training processes was killed, perhaps for memory; the same command goes on, "
                 "and a smaller number of jobs needs less memory"
             ) from None
-    runs.write_results(outputs)
 
 
 def number_of_jobs(jobs: int | str, backend: str) -> int:
@@ -135,8 +135,8 @@ def train_one(run: Run, outputs: Path, data_dir: Path, device: str | None, local
     if local:
         end_with_parent()
     folder = Folder(run, outputs)
-    if not folder.done:
-        fit(run, outputs, data_dir, device, False, held_data(run, data_dir))
+    if not folder.sound:
+        complete(run, outputs, data_dir, device, False, held_data(run, data_dir))
     return run, folder.read_files()
 
 

@@ -4,13 +4,21 @@ outputs/runs/<run id>/
     config.json        every field of the Run
     history.csv        one row per epoch
     checkpoint.pt      the last finished epoch: weights, optimizer, best weights, history (what a restart reads)
+    previous.pt        the epoch before, for the case that the last is damaged
     best.safetensors   the weights of the best validation epoch
     predictions.npz    labels and predicted classes of the three splits, by the best weights
     env.json           device, versions, commit
-    metrics.json       loss and scores of the three splits; written last, so a run with this file is finished
+    metrics.json       loss and scores of the three splits
+    SHA256SUMS         of the files above but the checkpoints, as `sha256sum --check` reads it; written last, so a run with
+                       this file is finished
+
+Every file appears whole or not at all. What was damaged later is noticed when it is read, moved aside as *.damaged with a
+message, and made again from the last good state.
 """
 
+import functools
 import hashlib
+import io
 import json
 import os
 import platform
@@ -26,14 +34,16 @@ import torch
 from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save
 
-from lib import data
+from lib import data, metrics
 from lib.data import ROOT
 from lib.norms import NORMS
 from lib.resnet import ResNet
 
 SPLITS = ("train", "val", "test")
-#: What a finished run consists of; the last one says that it is finished.
+#: What a finished run consists of, and the file that says that it is finished.
 FINISHED = ("config.json", "history.csv", "best.safetensors", "predictions.npz", "env.json", "metrics.json")
+SUMS = "SHA256SUMS"
+CHECKPOINTS = ("checkpoint.pt", "previous.pt")
 CODE_VERSION = 1  # raise it with a change of code that changes results: old runs then get another id
 NORMS_VERSION = 2  # the same for lib.norms and lib.kernels, of which the other variants know nothing
 
@@ -67,6 +77,8 @@ class Run:
 
     def __post_init__(self):
         data.check_name(self.dataset)
+        if not isinstance(self.data_hash, str):
+            raise ValueError(f"data_hash is {self.data_hash!r}; it must be text")
         allow("norm", self.norm, tuple(NORMS))
         allow("optimizer", self.optimizer, ("sgd", "adam"))
         allow("schedule", self.schedule, ("cosine", "step", "constant"))
@@ -128,11 +140,12 @@ def at_least(name: str, value, least, kind) -> None:
         raise ValueError(f"{name} is {value!r}; it must be {word} of at least {least}")
 
 
-def read_json(file: Path) -> dict:
-    try:
-        return json.loads(file.read_text())
-    except ValueError:
-        raise ValueError(f"{file} is damaged; remove the folder {file.parent} to train that run again") from None
+class DamagedRun(ValueError):
+    """A finished run whose files are not what was written."""
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 class Folder:
@@ -143,18 +156,50 @@ class Folder:
 
     @property
     def done(self) -> bool:
-        return (self.path / "metrics.json").is_file()
+        return (self.path / SUMS).is_file()
+
+    @property
+    def sound(self) -> bool:
+        """Whether the run is finished and its files are those that were written."""
+        return self.done and not self.damage()
+
+    def damage(self) -> dict[str, str]:
+        """What is wrong with a finished run: names of files and what is wrong with them. Empty if nothing is."""
+        files = [self.path / name for name in (SUMS, *FINISHED)]
+        stats = [file.stat() if file.is_file() else None for file in files]
+        return damage(self.path, self.run, tuple(found and (found.st_size, found.st_mtime_ns, found.st_ino) for found in stats))
+
+    def set_damage_aside(self, say=print) -> None:
+        """Move damaged files of a finished run to *.damaged, after which the run is no longer finished; and say so."""
+        wrong = self.damage() if self.done else {}
+        if not wrong:
+            return
+        for name, why in wrong.items():
+            say(f"{self.path / name} {why}; it is moved aside as {self.move_aside(name)} and made again")
+        (self.path / SUMS).unlink(missing_ok=True)
+
+    def move_aside(self, name: str) -> str:
+        """Under a new name, which is returned; the first free one of name.damaged, name.damaged2, …"""
+        file, number = self.path / name, 1
+        while (aside := file.with_name(f"{name}.damaged{number if number > 1 else ''}")).exists():
+            number += 1
+        if file.exists():
+            os.replace(file, aside)
+        return aside.name
 
     @contextmanager
     def lock(self, say=print):
-        """Held by whoever trains this run; freed by the system when the holder ends, however it ends."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        """Held by whoever trains this run; freed by the system when the holder ends, however it ends. OSError where nothing
+        can be written."""
         lock = FileLock(self.path / "lock")
         try:
+            self.path.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
         except Timeout:
             say(f"{self.run.id} is being trained by another process; waiting for it")
             lock.acquire()
+        except OSError as error:
+            raise type(error)(f"{self.path} cannot be written ({error.strerror}); give an outputs folder that can be") from None
         try:
             yield
         finally:
@@ -163,42 +208,58 @@ class Folder:
     def write(self, name: str, content: bytes | str) -> None:
         content = content.encode() if isinstance(content, str) else content
         part = self.path / f"{name}.part"
-        with open(part, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, self.path / name)
+        try:
+            with open(part, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, self.path / name)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise type(error)(
+                f"{self.path / name} cannot be written ({error.strerror}); everything that was complete is kept, and the "
+                "same command goes on from there"
+            ) from None
 
     def write_json(self, name: str, content: dict) -> None:
         self.write(name, json.dumps(content, indent=1) + "\n")
 
-    def write_with(self, name: str, save_to) -> None:
-        """`save_to(file)` writes a file that then appears whole."""
-        part = self.path / f"{name}.part"
-        with open(part, "wb") as file:
-            save_to(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, self.path / name)
+    def seal(self) -> None:
+        """Say that the run is finished: the sums of its files."""
+        self.write(SUMS, "".join(f"{sha256(content)}  {name}\n" for name, content in self.read_files().items()))
 
     def save_checkpoint(self, state: dict) -> None:
-        self.write_with("checkpoint.pt", lambda file: torch.save(state, file))
+        """The state, with the run that it is of, behind the SHA-256 of both; the last one stays as previous.pt."""
+        buffer = io.BytesIO()
+        torch.save(state | {"run": self.run.id}, buffer)
+        content = buffer.getvalue()
+        last, previous = (self.path / name for name in CHECKPOINTS)
+        if last.is_file():
+            os.replace(last, previous)
+        self.write(last.name, bytes.fromhex(sha256(content)) + content)
         self.write_history(state)
 
     def write_history(self, state: dict) -> None:
         self.write("history.csv", pd.DataFrame(state["history"]).to_csv(index=False))
 
     def load_checkpoint(self, say=print) -> dict | None:
-        """The last finished epoch; None if there is none. A file that cannot be read is moved aside, and said."""
-        file = self.path / "checkpoint.pt"
-        if not file.is_file():
-            return None
-        try:
-            return torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises many kinds for a damaged file
-            os.replace(file, file.with_suffix(".damaged"))
-            say(f"{file} cannot be read ({type(error).__name__}); moved to {file.stem}.damaged, training starts again")
-            return None
+        """The last good state; None if there is none. A file that is damaged or another run's is moved aside, and said."""
+        for name in CHECKPOINTS:
+            if not (self.path / name).is_file():
+                continue
+            content = (self.path / name).read_bytes()
+            why = "is damaged, or of an older format"
+            if content[:32].hex() == sha256(content[32:]):
+                try:
+                    state = torch.load(io.BytesIO(content[32:]), map_location="cpu", weights_only=True)
+                    if state["run"] == self.run.id:
+                        return state
+                    why = f"is of run {state['run']}"
+                except Exception as error:  # torch raises many kinds for what is no checkpoint, or is code
+                    why = f"is no checkpoint ({type(error).__name__})"
+            aside = self.move_aside(name)
+            say(f"{self.path / name} {why}; it is moved aside as {aside}, and training goes on from an earlier state")
+        return None
 
     def save_model(self, state_dict: dict) -> None:
         self.write("best.safetensors", save({name: t.contiguous().cpu() for name, t in state_dict.items()}))
@@ -220,19 +281,59 @@ class Folder:
         self.path.mkdir(parents=True, exist_ok=True)
         for name in FINISHED:
             self.write(name, files[name])
+        self.seal()
+
+
+def read_sums(path: Path) -> dict[str, str]:
+    try:
+        return dict(reversed(line.split("  ")) for line in (path / SUMS).read_text().splitlines())
+    except (OSError, ValueError):
+        return {}
+
+
+@functools.lru_cache(maxsize=10_000)
+def damage(path: Path, run: Run, stats: tuple) -> dict[str, str]:
+    """What Folder.damage says; files with the same size, time and inode as before (`stats`) are not read again."""
+    sums = read_sums(path)
+    if sums.keys() != set(FINISHED):
+        return {SUMS: "does not name the files of a finished run"}
+    wrong = {}
+    for name in FINISHED:
+        if not (path / name).is_file():
+            wrong[name] = "is missing"
+        elif sha256((path / name).read_bytes()) != sums[name]:
+            wrong[name] = f"is not what was written (its SHA-256 is not the one in {SUMS})"
+    if wrong:
+        return wrong
+    if getattr(read_run(path), "id", None) != run.id:
+        return {"config.json": "is of another run"}
+    try:
+        written = json.loads((path / "metrics.json").read_text())["splits"]
+        with np.load(path / "predictions.npz", allow_pickle=False) as arrays:
+            for split in SPLITS:
+                scores = metrics.scores(arrays[f"{split}_labels"], arrays[f"{split}_predictions"], run.classes)
+                if any(abs(written[split][name] - value) > 1e-9 for name, value in scores.items()):
+                    return {"metrics.json": "has scores that predictions.npz does not give"}
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        return {"predictions.npz": f"cannot be held against metrics.json ({type(error).__name__})"}
+    return {}
 
 
 class Result:
-    """What a finished run left. FileNotFoundError if it is not finished: a result is never made up."""
+    """What a finished run left. FileNotFoundError if it is not finished, DamagedRun if its files are not what was written: a
+    result is never made up."""
 
     def __init__(self, run: Run, outputs="outputs"):
-        self.run, self.path = run, Folder(run, outputs).path
-        if not Folder(run, outputs).done:
+        folder = Folder(run, outputs)
+        self.run, self.path = run, folder.path
+        if not folder.done:
             raise FileNotFoundError(f"run {run.id} is not finished in {Path(outputs) / 'runs'}; train it with fit(run)")
+        for name, why in folder.damage().items():
+            raise DamagedRun(f"{self.path / name} {why}; fit(run) makes it again")
 
     @cached_property
     def metrics(self) -> dict:
-        return read_json(self.path / "metrics.json")
+        return json.loads((self.path / "metrics.json").read_text())
 
     @cached_property
     def history(self) -> pd.DataFrame:
@@ -242,7 +343,7 @@ class Result:
 
     @cached_property
     def env(self) -> dict:
-        return read_json(self.path / "env.json")
+        return json.loads((self.path / "env.json").read_text())
 
     @cached_property
     def predictions(self) -> dict[str, np.ndarray]:
@@ -272,16 +373,30 @@ class Result:
         return model.eval()
 
 
-def stored(outputs="outputs") -> list[Result]:
-    """Every finished run of the store, in the order of their ids."""
-    names = {field.name for field in fields(Run)}
+def stored(outputs="outputs", say=print) -> list[Result]:
+    """Every finished run of the store, in the order of their ids. Runs of other versions of the code are left out; damaged
+    ones are too, and said."""
     found = []
-    for file in sorted((Path(outputs) / "runs").glob("*/metrics.json")):
-        config = read_json(file.parent / "config.json")
-        run = Run(**{k: v for k, v in config.items() if k in names}) if names <= config.keys() else None
-        if run and run.id == file.parent.name:
-            found.append(Result(run, outputs))
+    for path in sorted(file.parent for file in (Path(outputs) / "runs").glob(f"*/{SUMS}")):
+        run, config = read_run(path), path / "config.json"
+        if run and run.id == path.name:
+            try:
+                found.append(Result(run, outputs))
+            except DamagedRun as error:
+                say(f"left out of the results: {error}")
+        elif not config.is_file() or sha256(config.read_bytes()) != read_sums(path).get(config.name):
+            say(f"left out of the results: {config} is not what was written")
     return found
+
+
+def read_run(path: Path) -> Run | None:
+    """The run that a folder's config.json describes; None if it is damaged or lacks a field of this code's Run."""
+    names = {field.name for field in fields(Run)}
+    try:
+        config = json.loads((path / "config.json").read_text())
+        return Run(**{name: config[name] for name in names})
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
 
 
 COLUMNS = [

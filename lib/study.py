@@ -5,7 +5,6 @@
 trains everything the notebooks need, without Jupyter; the notebooks then only read.
 """
 
-import argparse
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 from lib import data, jobs, runs
 from lib.norms import NORMS
 from lib.runs import Result, Run
-from lib.train import check_data, command, fit, load_data
+from lib.train import Parser, check_data, command, fit, load_data
 
 #: What a profile changes of a Run's defaults, which are the assignment's setting.
 PROFILES = {
@@ -118,7 +117,7 @@ class Study:
         """The finished runs of a plan, which names them. Every missing run is held against its data before any is trained,
         then as many are trained side by side as `jobs` says."""
         planned = {run.id: run for runs_of_one in plan.values() for run in runs_of_one}
-        missing, loaded = [run for run in planned.values() if not runs.Folder(run, self.outputs).done], {}
+        missing, loaded = [run for run in planned.values() if not runs.Folder(run, self.outputs).sound], {}
         for run in missing:
             key = (run.dataset, run.split_seed, run.train_size)
             loaded[key] = loaded.get(key) or load_data(run, self.data_dir)
@@ -169,7 +168,7 @@ def parse_seeds(seeds) -> tuple[int, ...]:
             found = tuple(seeds) if isinstance(seeds, (list, tuple)) else (seeds,)
         if not found or len(set(found)) < len(found) or any(type(seed) is not int or not 0 <= seed < 2**63 for seed in found):
             raise ValueError
-    except ValueError:
+    except (TypeError, ValueError):
         raise ValueError(f"seeds is {seeds!r}; it must be one or more different integers of at least 0, as in 0,1,2") from None
     return found
 
@@ -182,7 +181,7 @@ def project_path(path: str | Path) -> Path:
 
 
 def main(argv=None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m lib.study", description=__doc__.split("\n")[0])
+    parser = Parser(prog="python -m lib.study", description=__doc__.split("\n")[0])
     parser.add_argument("--profile", default="quick", help=f"one of {', '.join(PROFILES)} (default: quick)")
     parser.add_argument("--dataset", default="digits", help="digits, cifar10 or folder:PATH (default: digits)")
     parser.add_argument("--data-dir", default="data", help="where CIFAR-10 lies or is downloaded to (default: data)")
@@ -191,11 +190,11 @@ def main(argv=None) -> int:
     parser.add_argument("--jobs", default="auto", help="runs side by side (default: auto, one for each core)")
     parser.add_argument("--backend", default="local", help=f"one of {', '.join(jobs.BACKENDS)} (default: local)")
     parser.add_argument("--probes", action="store_true", help="train the short runs that the recipe was chosen on, instead")
-    parser.add_argument("--variants", default="", help="as in bn,gn_8 (default: all that the notebooks need)")
+    parser.add_argument("--variants", help="as in bn,gn_8 (default: all that the notebooks need)")
     args = parser.parse_args(argv)
 
     def work() -> int:
-        variants = args.variants.split(",") if args.variants else VARIANTS
+        variants = VARIANTS if args.variants is None else args.variants.split(",")
         for variant in variants:
             runs.allow("variant", variant, VARIANTS)
         where = {"jobs": args.jobs, "backend": args.backend}

@@ -33,6 +33,17 @@ def converged(found: Found, required: tuple[str, ...] = ()) -> tuple[Found, str]
     return {v: results for v, results in kept.items() if results}, sentence
 
 
+def paired(found: Found, *variants: str) -> list[list[Result]]:
+    """For each variant its runs of the seeds that all of them have, in the order of the seeds: a run that diverged leaves its
+    seed out. ValueError if that leaves none."""
+    by_seed = [{result.run.seed: result for result in found[variant]} for variant in variants]
+    common = sorted(set.intersection(*map(set, by_seed)))
+    if not common:
+        names = ", ".join(LABELS[variant] for variant in variants)
+        raise ValueError(f"there is no seed of which no run of {names} diverged; this section needs one")
+    return [[results[seed] for seed in common] for results in by_seed]
+
+
 def histories(found: Found) -> dict[str, list[pd.DataFrame]]:
     return {variant: [result.history for result in results] for variant, results in found.items()}
 

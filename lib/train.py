@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import ctypes
 import functools
+import io
 import math
 import sys
 import time
@@ -23,24 +24,32 @@ from lib.runs import Folder, Result, Run
 
 
 def fit(run: Run, outputs="outputs", data_dir="data", device=None, progress: bool = True, data=None) -> Result:
-    """The finished run. What was trained before, to the end or to some epoch, is not trained again.
+    """The finished run. What was trained before, to the end or to some epoch, is not trained again; what was damaged since is.
 
     `data` is what `load_data(run, data_dir)` gives, if it is at hand already. A CPU trains it on one thread: the number of
     threads changes the rounding, and so the same Run is the same bit for bit however many are trained at a time. ValueError for
-    data that do not fit the run, before anything is trained.
+    data that do not fit the run, before anything is trained; OSError where files cannot be written; what is complete stays.
     """
-    folder = Folder(run, outputs)
-    if not folder.done:
-        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        keep_freed_memory()
-        torch.backends.cudnn.allow_tf32 = False  # what is called float32 is float32 on a GPU too
-        data = (data or load_data(run, data_dir)).to(device)
-        current = torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
-        with folder.lock(say=tqdm.write), one_cpu_thread(), current:
-            if not folder.done:
-                train(run, data, folder, device, progress)
+    if complete(run, outputs, data_dir, device, progress, data):
         runs.write_results(outputs)
     return Result(run, outputs)
+
+
+def complete(run: Run, outputs, data_dir, device, progress: bool, data=None) -> bool:
+    """What `fit` does, but for the table of all results. Whether there was something to do."""
+    folder = Folder(run, outputs)
+    if folder.sound:
+        return False
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    keep_freed_memory()
+    torch.backends.cudnn.allow_tf32 = False  # what is called float32 is float32 on a GPU too
+    data = (data or load_data(run, data_dir)).to(device)
+    current = torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
+    with folder.lock(say=tqdm.write), one_cpu_thread(), current:
+        folder.set_damage_aside(say=tqdm.write)
+        if not folder.done:
+            train(run, data, folder, device, progress)
+    return True
 
 
 @contextlib.contextmanager
@@ -290,7 +299,9 @@ def finish(run: Run, model, data, folder: Folder, state: dict, device) -> None:
         arrays |= {f"{name}_labels": labels.astype(np.int16), f"{name}_predictions": found["predictions"].astype(np.int16)}
     folder.write_history(state)  # once more: the last stop may have come between it and its checkpoint
     folder.save_model(state["best"])
-    folder.write_with("predictions.npz", lambda file: np.savez_compressed(file, **arrays))
+    compressed = io.BytesIO()
+    np.savez_compressed(compressed, **arrays)
+    folder.write("predictions.npz", compressed.getvalue())
     folder.write_json("env.json", runs.environment(device))
     folder.write_json(
         "metrics.json",
@@ -302,6 +313,7 @@ def finish(run: Run, model, data, folder: Folder, state: dict, device) -> None:
             "splits": splits,
         },
     )
+    folder.seal()
 
 
 def command(work) -> int:
@@ -316,9 +328,16 @@ def command(work) -> int:
         return 130
 
 
+class Parser(argparse.ArgumentParser):
+    """argparse, whose errors are one sentence too: the usage is what --help shows."""
+
+    def error(self, message):
+        self.exit(2, f"error: {message}; {self.prog} --help shows what is allowed\n")
+
+
 def main(argv=None) -> int:
     """One run from the command line: every field of Run is an option."""
-    parser = argparse.ArgumentParser(prog="python -m lib.train", description="Train one run, or go on with it.")
+    parser = Parser(prog="python -m lib.train", description="Train one run, or go on with it.")
     for field in fields(Run):
         kind = next(kind for kind in (int, float, str) if kind.__name__ in str(field.type))
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=None, help=f"default: {field.default}")

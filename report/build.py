@@ -6,7 +6,6 @@ A notebook is executed again only if its source, the code, its parameters or the
 take the others with it: the report shows where it failed, and the exit code is 1.
 """
 
-import argparse
 import datetime
 import hashlib
 import os
@@ -22,7 +21,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from lib import runs
 from lib.plots import table_html
 from lib.study import LABELS, NOTEBOOKS, VARIANTS, Study
-from lib.train import command
+from lib.train import Parser, command
 
 HERE = Path(__file__).resolve().parent
 SOURCES = runs.ROOT / "notebooks"
@@ -33,7 +32,7 @@ def fingerprint(source: Path, study: Study, parameters: dict) -> str:
     """Changes with anything an execution depends on: the notebook, the code, the parameters, its runs' results."""
     digest = hashlib.sha256(repr(sorted(parameters.items())).encode())
     needed = [runs.Folder(run, study.outputs).path for variant in NOTEBOOKS[source.stem] for run in study.runs(variant)]
-    files = [source, *sorted((runs.ROOT / "lib").glob("*.py")), *(path / "metrics.json" for path in needed)]
+    files = [source, *sorted((runs.ROOT / "lib").glob("*.py")), *(path / runs.SUMS for path in needed)]
     for file in files:
         digest.update(str(file).encode() + (file.read_bytes() if file.is_file() else b"missing"))
     return digest.hexdigest()
@@ -125,7 +124,7 @@ def appendix(study: Study) -> list:
     rows, environments = [], []
     for variant in VARIANTS:
         for run in study.runs(variant):
-            if runs.Folder(run, study.outputs).done:
+            if runs.Folder(run, study.outputs).sound:
                 result = runs.Result(run, study.outputs)
                 minutes = result.metrics["train_seconds"] / 60
                 rows.append(
@@ -185,7 +184,7 @@ def build(study: Study, target: Path, jobs: int, sources: Path = SOURCES) -> dic
 
 
 def main(argv=None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m report.build", description=__doc__.split("\n")[0])
+    parser = Parser(prog="python -m report.build", description=__doc__.split("\n")[0])
     for name, default in (
         ("profile", "quick"),
         ("dataset", "digits"),
@@ -201,6 +200,8 @@ def main(argv=None) -> int:
     def work() -> int:
         if args.jobs < 1:
             raise ValueError(f"jobs is {args.jobs}; it must be an integer of at least 1")
+        if args.report.exists() and not args.report.is_dir():
+            raise ValueError(f"report is {args.report}, which is a file; it must be the path of a folder")
         study = Study(args.profile, args.dataset, args.data_dir, args.seeds, args.outputs)
         failures = build(study, args.report, args.jobs)
         for name, error in failures.items():

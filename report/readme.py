@@ -22,7 +22,7 @@ SEEDS = tuple(range(10))  # as many as there may be
 
 def committed() -> set[str]:
     """The ids of the runs that git tracks: what else lies in outputs/ is not the README's."""
-    command = ["git", "-C", str(runs.ROOT), "ls-files", "outputs/runs/*/metrics.json"]
+    command = ["git", "-C", str(runs.ROOT), "ls-files", f"outputs/runs/*/{runs.SUMS}"]
     return {line.split("/")[2] for line in subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()}
 
 

@@ -81,53 +81,10 @@ def test_every_run_is_held_against_its_data_before_any_is_trained(tmp_path):
     assert not (tmp_path / "outputs").exists()
 
 
-BAD = {
-    "profile": ({"profile": "fast"}, "unknown profile 'fast'; allowed are smoke, quick, paper"),
-    "data set": ({"dataset": "cifar"}, "unknown data set 'cifar'; the data sets are digits, cifar10 and folder:PATH"),
-    "data set type": ({"dataset": None}, "unknown data set None"),
-    "seeds": ({"seeds": "a,b"}, "seeds is 'a,b'; it must be one or more different integers"),
-    "no seeds": ({"seeds": []}, r"seeds is \[\]"),
-    "seed twice": ({"seeds": [1, 1]}, r"seeds is \[1, 1\]"),
-    "negative seed": ({"seeds": -1}, "seeds is -1"),
-    "seed type": ({"seeds": [0.5]}, r"seeds is \[0.5\]"),
-    "outputs": ({"outputs": 3}, "outputs is 3; it must be the path of a folder"),
-    "outputs is a file": ({"outputs": __file__}, "which is a file; it must be the path of a folder"),
-    "seed too large": ({"seeds": 2**63}, "seeds is 9223372036854775808"),
-    "data_dir": ({"data_dir": ""}, "data_dir is ''; it must be the path of a folder"),
-}
-
-
-@pytest.mark.parametrize("kwargs, says", BAD.values(), ids=BAD)
-def test_bad_values_are_named(kwargs, says):
-    with pytest.raises(ValueError, match=says):
-        Study(**kwargs)
-
-
 def command(module, *args, **env):
     return subprocess.run(
         [sys.executable, "-m", module, *args], capture_output=True, text=True, cwd=runs.ROOT, env=os.environ | env, check=False
     )
-
-
-COMMANDS = {
-    "profile": (["--profile", "fast"], "error: unknown profile 'fast'; allowed are smoke, quick, paper"),
-    "variant": (["--variants", "bn,xn"], "error: unknown variant 'xn'; allowed are torch_bn, bn"),
-    "no data": (["--dataset", "folder:/nowhere"], "error: there is no folder /nowhere/train"),
-    "no CIFAR-10": (
-        ["--dataset", "cifar10", "--profile", "smoke", "--data-dir", "{tmp}"],
-        "the CIFAR-10 files in .* are damaged",
-    ),
-}
-
-
-@pytest.mark.parametrize("args, says", COMMANDS.values(), ids=COMMANDS)
-def test_command_line_says_what_is_wrong_in_one_sentence(tmp_path, args, says):
-    (tmp_path / "cifar-10-batches-py").mkdir()
-    args = [arg.format(tmp=tmp_path) for arg in args]
-    done = command("lib.study", *args, "--outputs", str(tmp_path / "outputs"))
-    assert done.returncode == 2
-    assert re.search(says, done.stderr) and len(done.stderr.strip().splitlines()) == 1
-    assert not (tmp_path / "outputs").exists()
 
 
 def test_command_line_trains_what_is_asked_for_and_no_more(tmp_path):

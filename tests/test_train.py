@@ -72,17 +72,6 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, monkeypatch, stop_after, no
     assert (resumed.path / "best.safetensors").read_bytes() == (whole.path / "best.safetensors").read_bytes()
 
 
-def test_a_damaged_checkpoint_is_moved_aside_and_said(tmp_path, capsys):
-    folder = Folder(TINY, tmp_path)
-    folder.path.mkdir(parents=True)
-    (folder.path / "checkpoint.pt").write_bytes(b"not a checkpoint")
-    assert fit(TINY, tmp_path).metrics == fit(TINY, tmp_path / "other").metrics | {
-        "train_seconds": fit(TINY, tmp_path).metrics["train_seconds"]
-    }
-    assert (folder.path / "checkpoint.damaged").read_bytes() == b"not a checkpoint"
-    assert "checkpoint.pt cannot be read" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize("norm", ["torch_bn", "bn", "in", "bin", "ln", "gn", "nn"])
 def test_every_norm_trains_deterministically_in_bf16(tmp_path, norm):
     run = replace(TINY, norm=norm, precision="bf16", epochs=1, clip_norm=1.0)

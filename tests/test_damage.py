@@ -1,0 +1,250 @@
+"""Kills, damaged files, full disks, wrong input, several processes at once: nothing is lost and nothing is trusted blindly."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import bad_inputs
+import damage
+import pytest
+from damage import TINY, everything
+from test_jobs import alive, children, wait_until
+
+from lib import runs, train
+from lib.runs import ROOT, Folder, Result
+from lib.study import Study
+
+
+def test_kills_are_survived(tmp_path):
+    """A short form of `python -m tests.damage --kills 100`."""
+    survived, killed = damage.killed_runs(6, tmp_path, seed=1)
+    assert survived == killed >= 6
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return damage.Store.prepare(tmp_path_factory.mktemp("store"))
+
+
+DAMAGE = [("finished", *case) for case in damage.FINISHED_DAMAGE] + [("half", *case) for case in damage.CHECKPOINT_DAMAGE]
+
+
+@pytest.mark.parametrize("kind, name, harm", DAMAGE, ids=[f"{name}-{harm.__name__}" for _, name, harm in DAMAGE])
+def test_damage_is_noticed_and_mended(store, kind, name, harm):
+    assert store.noticed(kind, name, harm) == ""
+
+
+def test_an_undamaged_store_is_left_alone(store, tmp_path, capsys):
+    before = {file: file.stat().st_mtime_ns for file in (store.folder / "finished").rglob("*")}
+    assert everything(train.fit(TINY, store.folder / "finished")) == store.whole
+    assert {file: file.stat().st_mtime_ns for file in (store.folder / "finished").rglob("*")} == before
+    assert capsys.readouterr().out == ""
+
+
+def test_sums_are_those_that_sha256sum_checks(store):
+    path = Result(TINY, store.folder / "finished").path
+    done = subprocess.run(["sha256sum", "--check", "--strict", runs.SUMS], cwd=path, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [f"{name}: OK" for name in runs.FINISHED]
+
+
+def test_a_damaged_run_is_not_in_the_report_nor_trained_again_in_silence(store, tmp_path, capsys):
+    study = Study("smoke", outputs=tmp_path)
+    study.fit(["gn"], progress=False)
+    (run,) = study.runs("gn")
+    damage.flip(Folder(run, tmp_path).path / "history.csv")
+    with pytest.raises(ValueError, match=r"history\.csv is not what was written .*; fit\(run\) makes it again"):
+        Result(run, tmp_path)
+    study.fit(["gn"], progress=False)
+    assert "history.csv is not what was written" in capsys.readouterr().out
+    assert Folder(run, tmp_path).sound
+
+
+@pytest.mark.parametrize("case", bad_inputs.CASES, ids=bad_inputs.name)
+def test_wrong_input_gets_one_clear_sentence(tmp_path, case):
+    assert bad_inputs.wrong(case, tmp_path / "case") == ""
+
+
+def test_an_unclear_answer_would_be_noticed(tmp_path):
+    assert "does not say" in bad_inputs.wrong(("Run", {"n": 0}, "n is 1"), tmp_path / "a")
+    assert "does not say" in bad_inputs.wrong(("Run", {"n": 1}, "n is"), tmp_path / "b")
+
+    def begins(given, folder):
+        (folder / "outputs").mkdir()
+        return "n is 0"
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(bad_inputs.DOORS, "Run", begins)
+        assert "was left behind" in bad_inputs.wrong(("Run", {}, "n is 0"), tmp_path / "c")
+
+
+# Disks
+
+
+def test_a_full_disk_is_said_and_loses_nothing(tmp_path, monkeypatch):
+    whole, real, left = everything(train.fit(TINY, tmp_path / "whole")), os.fsync, 5
+
+    def full(descriptor):
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(
+            OSError, match=r"cannot be written \(No space left on device\); everything that was complete is kept"
+        ):
+            train.fit(TINY, tmp_path)
+    assert not list(tmp_path.rglob("*.part"))
+    assert Folder(TINY, tmp_path).load_checkpoint()["epoch"] == 2
+    assert everything(train.fit(TINY, tmp_path)) == whole
+
+
+LIMITED = """
+import resource, sys
+from damage import TINY
+from lib import train
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+def work():
+    train.fit(TINY, sys.argv[1], progress=False)
+    return 0
+sys.exit(train.command(work))
+"""
+
+
+@pytest.mark.parametrize("limit", [100, 2000, 400_000])
+def test_a_system_that_refuses_to_write_more(tmp_path, store, limit):
+    """The operating system's own refusal, at the config, the first checkpoint, or (with room for small files) the model."""
+    command = [sys.executable, "-c", LIMITED, str(tmp_path), str(limit)]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join((str(ROOT), str(Path(__file__).parent)))}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=env, check=False)
+    assert done.returncode == 2
+    assert "cannot be written (File too large); everything that was complete is kept" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert everything(train.fit(TINY, tmp_path, progress=False)) == store.whole
+
+
+@contextmanager
+def unprivileged():
+    """As a user who may not do everything, where the tests run as one who may."""
+    if os.geteuid() == 0:
+        os.seteuid(65534)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+    else:
+        yield
+
+
+def test_a_read_only_folder_is_said(tmp_path):
+    for parent in tmp_path.parents[:2]:
+        parent.chmod(0o755)
+    tmp_path.chmod(0o555)
+    with unprivileged(), pytest.raises(OSError, match=r"cannot be written \(Permission denied\); give an outputs folder"):
+        train.fit(TINY, tmp_path / "outputs", progress=False)
+    tmp_path.chmod(0o755)
+
+
+def test_finished_runs_are_read_from_a_read_only_folder(store):
+    for folder in (store.folder, *store.folder.parents[:2]):
+        folder.chmod(0o755)
+    with unprivileged():
+        assert everything(train.fit(TINY, store.folder / "finished")) == store.whole
+
+
+# Several at once, and stops
+
+AT_ONCE = """
+import sys
+from lib import train
+from lib.study import Study
+made = []
+real = train.train
+train.train = lambda run, *rest: (made.append(run.norm), real(run, *rest))
+Study("smoke", "digits", outputs=sys.argv[1], jobs=1).fit(["bn", "gn", "in", "ln"], progress=False)
+print(*made)
+"""
+
+
+def test_eight_processes_on_four_runs_train_each_once(tmp_path):
+    command = [sys.executable, "-c", AT_ONCE, str(tmp_path)]
+    many = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(8)]
+    ended = [process.communicate(timeout=600) for process in many]
+    assert all(process.returncode == 0 for process in many), ended
+    lines = [line for out, _ in ended for line in out.splitlines()]
+    trained = sorted(norm for line in lines if "waiting" not in line for norm in line.split())
+    assert trained == ["bn", "gn", "in", "ln"]
+    assert any("is being trained by another process; waiting for it" in line for line in lines)
+    assert len(runs.stored(tmp_path)) == 4
+    assert len((tmp_path / "results.csv").read_text().splitlines()) == 1 + 3 * 4
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+@pytest.mark.parametrize("how", ["interrupt", "shutdown"])
+def test_a_stopped_kernel_leaves_a_resumable_state_and_no_process(tmp_path, how):
+    """Jupyter's stop button, and its kernel shut down, while two runs are trained side by side."""
+    from jupyter_client.manager import KernelManager
+
+    manager = KernelManager()
+    manager.start_kernel(cwd=str(ROOT / "notebooks"), extra_arguments=["--IPKernelApp.log_level=50"])
+    try:
+        client = manager.client()
+        client.start_channels()
+        client.wait_for_ready(timeout=120)
+        client.execute(
+            f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom lib.study import Study\n"
+            f"Study('smoke', outputs={str(tmp_path)!r}, jobs=2, changes={{'epochs': 5000}}).fit(['bn', 'gn'], progress=False)"
+        )
+        kernel = manager.provisioner.pid
+        assert wait_until(lambda: len(list(tmp_path.glob("runs/*/checkpoint.pt"))) == 2)
+        workers = children(kernel)
+        assert len(workers) == 2
+        if how == "interrupt":
+            manager.interrupt_kernel()
+        else:
+            manager.shutdown_kernel(now=True)
+        assert wait_until(lambda: not any(alive(pid) for pid in workers), 60)
+        assert how != "interrupt" or manager.is_alive()
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    for run in Study("smoke", outputs=tmp_path, changes={"epochs": 5000}).runs("bn"):
+        folder = Folder(run, tmp_path)
+        assert folder.load_checkpoint()["epoch"] == len(folder.load_checkpoint()["history"]) >= 1
+        with folder.lock(lambda sentence: pytest.fail(sentence)):
+            pass
+
+
+# Divergence
+
+
+def test_one_seed_that_diverged_leaves_the_others_paired(tmp_path):
+    """A loss that is no number in some seeds only: comparisons are between the seeds that both variants have."""
+    from lib import tables
+
+    study = Study("smoke", outputs=tmp_path, seeds=(0, 1, 2))
+    study.fit(["bn", "gn"], progress=False)
+    lost = Folder(study.runs("gn")[0], tmp_path)
+    metrics = json.loads((lost.path / "metrics.json").read_text()) | {"status": "diverged"}
+    lost.write_json("metrics.json", metrics)
+    lost.seal()
+    kept, said = tables.converged(study.fit(["bn", "gn"], progress=False))
+    assert "GN (1 of 3 runs)" in said
+    pairs = tables.paired(kept, "bn", "gn")
+    assert [[result.run.seed for result in results] for results in pairs] == [[1, 2], [1, 2]]
+
+
+def test_an_infinite_loss_ends_the_run_and_no_other(tmp_path):
+    study = Study("smoke", outputs=tmp_path, changes={"clip_norm": None})
+    study = replace(study, changes={"clip_norm": None, "lr": 1e30, "warmup_epochs": 0})
+    found = study.fit(["nn"], progress=False) | replace(study, changes={}).fit(["bn"], progress=False)
+    (lost,), (kept,) = found["nn"], found["bn"]
+    assert lost.diverged and len(lost.history) == lost.metrics["epochs_run"] == 1
+    assert not kept.diverged and len(kept.history) == 2
