@@ -5,6 +5,7 @@ A run is trained on one CPU thread however many run side by side, so its numbers
 
 import functools
 import os
+import signal
 import threading
 import time
 from contextlib import contextmanager
@@ -119,8 +120,10 @@ def held_data(run: Run, data_dir: Path) -> data.Data:
 
 @functools.cache
 def end_with_parent() -> None:
-    """From now on this process ends when the one that started it does, however that ends: no orphan trains on."""
+    """From now on this process ends when the one that started it does, however that ends: no orphan trains on. Ctrl-C, which
+    a terminal sends to all, is left to that one."""
     parent = os.getppid()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch():
         while os.getppid() == parent:

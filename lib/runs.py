@@ -403,18 +403,20 @@ COLUMNS = [
     "run_id", "dataset", "norm", "n", "batch_size", "optimizer", "lr", "schedule", "augment", "seed", "epochs", "best_epoch",
 ]  # fmt: skip
 SCORES = ["loss", "accuracy", "micro_f1", "macro_f1"]
+SETTING = ["train_size", "split_seed", "precision", "data_hash", "code"]  # rows that differ in one of these are no comparison
 
 
 def results(found: list[Result]) -> pd.DataFrame:
-    """One row per run and split: COLUMNS, split, and SCORES (accuracy and F1 as fractions)."""
+    """One row per run and split: COLUMNS, split, SCORES (accuracy and F1 as fractions) and SETTING."""
     rows = []
     for result in found:
-        known = asdict(result.run) | {"run_id": result.run.id, "best_epoch": result.best_epoch}
+        known = asdict(result.run) | {"run_id": result.run.id, "best_epoch": result.best_epoch, "code": result.run.code}
         known["dataset"] = result.run.data_name
         for split in SPLITS:
             scores = {name: result.score(name, split) for name in SCORES}
-            rows.append({name: known[name] for name in COLUMNS} | {"split": split} | scores)
-    return pd.DataFrame(rows, columns=[*COLUMNS, "split", *SCORES])
+            setting = {name: known[name] for name in SETTING}
+            rows.append({name: known[name] for name in COLUMNS} | {"split": split} | scores | setting)
+    return pd.DataFrame(rows, columns=[*COLUMNS, "split", *SCORES, *SETTING])
 
 
 def write_results(outputs="outputs") -> Path:
