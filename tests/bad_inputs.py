@@ -63,6 +63,7 @@ def papermill_notebook(given: tuple[str, dict], folder: Path) -> str:
         papermill.execute_notebook(
             ROOT / "notebooks" / f"{name}.ipynb", folder / "out.ipynb", {"outputs": str(folder / "outputs")} | parameters,
             kernel_name="python3", cwd=ROOT / "notebooks", progress_bar=False,
+            extra_arguments=["--IPKernelApp.log_level=40"],
         )  # fmt: skip
     except PapermillExecutionError as error:
         return error.evalue
@@ -71,6 +72,7 @@ def papermill_notebook(given: tuple[str, dict], folder: Path) -> str:
 
 def make(given: list[str], folder: Path) -> str:
     env = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    subprocess.run(["make", ".venv/installed"], cwd=ROOT, env=env, capture_output=True, check=True)  # pip may have its say here
     command = ["make", "--no-print-directory", "report", f"OUTPUTS={folder / 'outputs'}", *given]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     lines = [line for line in done.stderr.splitlines() if not re.match(r"make: \*\*\* .*Error \d+", line)]

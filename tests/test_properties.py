@@ -143,7 +143,16 @@ def test_scores_against_their_definitions(given_answers):
     assert math.isclose(found["micro_f1"], found["accuracy"])
     assert math.isclose(found["macro_f1"], f1.mean())
     table = metrics.per_class(labels, predictions, tuple(map(str, range(classes))))
+    assert list(table.columns) == ["precision", "recall", "f1", "support"] and list(table.index) == list(
+        map(str, range(classes))
+    )
     assert table["support"].tolist() == rows.tolist()
+    for name, all_of_them in (("precision", columns), ("recall", rows)):
+        assert np.allclose(table[name], np.divide(hits, all_of_them, out=np.zeros(classes), where=all_of_them > 0))
+    assert np.allclose(table["f1"], f1)
+    shown = metrics.confusion(labels, predictions, tuple(map(str, range(classes))))
+    assert shown.shape == counts.shape and (shown.to_numpy() == counts).all()
+    assert list(shown.index) == list(shown.columns) == list(table.index)
 
 
 @given(st.data(), st.integers(1, 4), st.integers(10, 100))
@@ -163,6 +172,27 @@ def test_intervals_contain_their_middle_and_turn_with_the_sides(draw, seeds, ima
         assert np.allclose(welch, [low, high], atol=1e-9)
     more, more_low, more_high = metrics.interaction(a, b, a, b)
     assert (more, more_low, more_high) == (0, 0, 0)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=300))
+def test_one_seeds_difference_is_agresti_and_mins(pairs):
+    a, b = np.array(pairs).T
+    n, b_only, a_only = len(a) + 2, (b & ~a).sum() + 0.5, (a & ~b).sum() + 0.5  # the table with half an image more in each cell
+    gap, low, high = metrics.difference([a], [b])
+    middle = (a_only - b_only) / n
+    half = 1.959964 * math.sqrt((a_only + b_only) / n - middle**2) / math.sqrt(n)
+    assert math.isclose(gap, a.mean() - b.mean(), abs_tol=1e-12)
+    assert np.allclose([low, high], [middle - half, middle + half], atol=1e-6)
+
+
+@given(st.integers(2, 5).flatmap(lambda n: st.lists(st.lists(st.floats(0, 1), min_size=4, max_size=4), min_size=n, max_size=n)))
+def test_interaction_of_several_seeds_is_students(shares):
+    groups = [[np.arange(50) < 50 * share for share in column] for column in zip(*shares, strict=True)]
+    values = [w.mean() - x.mean() - (y.mean() - z.mean()) for w, x, y, z in zip(*groups, strict=True)]
+    mean, low, high = metrics.interaction(*groups)
+    assert math.isclose(mean, np.mean(values), abs_tol=1e-12)
+    expected = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values))
+    assert np.allclose([high - mean, mean - low], expected, atol=1e-9)
 
 
 @given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
