@@ -36,6 +36,9 @@ def main(argv=None) -> int:
             study = Study("paper", "cifar10", args.data_dir, seeds, args.outputs, changes=changes)
             plan[precision] = study.runs(args.norm)
         found = study.fit_all(plan)
+        lost = [result.run.id for results in found.values() for result in results if result.diverged]
+        if lost:
+            raise ValueError(f"{', '.join(lost)} diverged, so there is nothing to compare; choose another norm or seed")
         scores = {precision: np.array([result.score() for result in results]) for precision, results in found.items()}
         for precision, values in scores.items():
             print(

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from filelock import FileLock
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -178,13 +179,15 @@ def cifar10(data_dir: Path) -> tuple[Split, Split, list[str]]:
         sets = [CIFAR10(data_dir, train=train, download=False) for train in (True, False)]
     except RuntimeError:
         base = data_dir / CIFAR10.base_folder
-        if base.exists():
+        if base.exists() and not (data_dir / CIFAR10.filename).exists():  # with the archive, it is unpacked again
             raise ValueError(
                 f"the CIFAR-10 files in {base} are damaged or incomplete (MD5); remove that folder to download again, "
                 "or put the official python batches there"
             ) from None
         try:
-            sets = [CIFAR10(data_dir, train=train, download=True) for train in (True, False)]
+            data_dir.mkdir(parents=True, exist_ok=True)
+            with FileLock(data_dir / "cifar10.lock"):  # one of several that start at once
+                sets = [CIFAR10(data_dir, train=train, download=True) for train in (True, False)]
         except (OSError, RuntimeError) as error:
             raise ValueError(
                 f"CIFAR-10 is not in {data_dir} and could not be downloaded ({error}); "
@@ -265,9 +268,12 @@ def read_image(file: Path) -> Tensor:
 
     try:
         with Image.open(file) as image:
-            return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
-    except (OSError, SyntaxError, ValueError) as error:
+            pixels, mode = np.array(image.convert("RGB")), image.mode
+    except Exception as error:  # PIL raises many kinds, of its own among them
         raise ValueError(f"{file} cannot be read as an image ({error}); remove or replace it") from None
+    if mode.startswith(("I", "F")):  # which `convert` cuts off at 255
+        raise ValueError(f"{file} has more than 8 bits a channel (PIL's mode {mode}); convert it to 8 bits")
+    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def fingerprint(dataset: str) -> str:

@@ -35,9 +35,9 @@ def train_all(missing: list[Run], outputs, data_dir, jobs: int | str = "auto", b
     missing = sorted(missing, key=lambda run: run.batch_size)  # the longest first, so that none is left over at the end
     gpus = torch.cuda.device_count() if backend == "local" else 0
     folders = Path(outputs).absolute(), Path(data_dir).absolute()
+    parent = os.getpid() if backend == "local" else None
     work = [
-        joblib.delayed(train_one)(run, *folders, f"cuda:{i % gpus}" if gpus else None, backend == "local")
-        for i, run in enumerate(missing)
+        joblib.delayed(train_one)(run, *folders, f"cuda:{i % gpus}" if gpus else None, parent) for i, run in enumerate(missing)
     ]
     with epochs_shown(missing, outputs, progress), connected(backend, jobs, len(missing)) as config:
         try:
@@ -46,7 +46,7 @@ def train_all(missing: list[Run], outputs, data_dir, jobs: int | str = "auto", b
                 order = "list" if backend == "ray" else "generator_unordered"
                 for run, files in joblib.Parallel(batch_size=1, return_as=order)(work):
                     folder = Folder(run, outputs)
-                    if not folder.done:
+                    if not folder.sound:
                         folder.write_files(files)
                     runs.write_results(outputs)
         except TerminatedWorkerError:
@@ -119,10 +119,9 @@ def held_data(run: Run, data_dir: Path) -> data.Data:
 
 
 @functools.cache
-def end_with_parent() -> None:
+def end_with_parent(parent: int) -> None:
     """From now on this process ends when the one that started it does, however that ends: no orphan trains on. Ctrl-C, which
     a terminal sends to all, is left to that one."""
-    parent = os.getppid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch():
@@ -133,10 +132,11 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def train_one(run: Run, outputs: Path, data_dir: Path, device: str | None, local: bool) -> tuple[Run, dict[str, bytes]]:
-    """What a worker does; the finished run's files, which are small. A cluster's workers outlive what asked them to work."""
-    if local:
-        end_with_parent()
+def train_one(run: Run, outputs: Path, data_dir: Path, device: str | None, parent: int | None) -> tuple[Run, dict[str, bytes]]:
+    """What a worker does; the finished run's files, which are small. `parent`: the process that it ends with, but for a
+    cluster's workers, which outlive what asked them to work."""
+    if parent:
+        end_with_parent(parent)
     folder = Folder(run, outputs)
     if not folder.sound:
         complete(run, outputs, data_dir, device, False, held_data(run, data_dir))

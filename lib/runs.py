@@ -140,6 +140,33 @@ def at_least(name: str, value, least, kind) -> None:
         raise ValueError(f"{name} is {value!r}; it must be {word} of at least {least}")
 
 
+def check_folder(name: str, value) -> Path:
+    """A folder that is there or can be made. ValueError for what is no path of a folder."""
+    if not isinstance(value, (str, Path)) or not str(value):
+        raise ValueError(f"{name} is {value!r}; it must be the path of a folder")
+    path = Path(value).expanduser()
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{name} is {path}, which is a file; it must be the path of a folder")
+    return path
+
+
+def write_file(file: Path, content: bytes) -> None:
+    """The file appears whole or not at all. OSError where it cannot be written."""
+    part = file.with_name(f"{file.name}.part")
+    try:
+        with open(part, "wb") as opened:
+            opened.write(content)
+            opened.flush()
+            os.fsync(opened.fileno())
+        os.replace(part, file)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise type(error)(
+            f"{file} cannot be written ({error.strerror}); everything that was complete is kept, and the same command goes on "
+            "from there"
+        ) from None
+
+
 class DamagedRun(ValueError):
     """A finished run whose files are not what was written."""
 
@@ -152,7 +179,8 @@ class Folder:
     """The folder of one run. Files appear whole or not at all; `lock` lets one process at a time train the run."""
 
     def __init__(self, run: Run, outputs="outputs"):
-        self.run, self.path = run, Path(outputs) / "runs" / run.id
+        self.run, self.path = run, check_folder("outputs", outputs) / "runs" / run.id
+        self.sums: dict[str, str] = {}  # of what this object wrote
 
     @property
     def done(self) -> bool:
@@ -167,16 +195,24 @@ class Folder:
         """What is wrong with a finished run: names of files and what is wrong with them. Empty if nothing is."""
         files = [self.path / name for name in (SUMS, *FINISHED)]
         stats = [file.stat() if file.is_file() else None for file in files]
-        return damage(self.path, self.run, tuple(found and (found.st_size, found.st_mtime_ns, found.st_ino) for found in stats))
+        times = tuple(found and (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino) for found in stats)
+        return damage(self.path, self.run, times)
 
     def set_damage_aside(self, say=print) -> None:
-        """Move damaged files of a finished run to *.damaged, after which the run is no longer finished; and say so."""
-        wrong = self.damage() if self.done else {}
-        if not wrong:
-            return
+        """Move damaged files of a finished run to *.damaged, after which the run is no longer finished; and say so. The same
+        with files that no sums and no checkpoint vouch for."""
+        if self.done:
+            wrong = self.damage()
+        elif any((self.path / name).is_file() for name in CHECKPOINTS):
+            wrong = {}  # what was being written when it was stopped is written anew
+        else:
+            found = [name for name in FINISHED[2:] if (self.path / name).is_file()]
+            wrong = dict.fromkeys(found, f"is of an older format, or its {SUMS} was lost")
         for name, why in wrong.items():
-            say(f"{self.path / name} {why}; it is moved aside as {self.move_aside(name)} and made again")
-        (self.path / SUMS).unlink(missing_ok=True)
+            aside = f"moved aside as {self.move_aside(name)} and " if (self.path / name).exists() else ""
+            say(f"{self.path / name} {why}; it is {aside}made again")
+        if wrong:
+            (self.path / SUMS).unlink(missing_ok=True)
 
     def move_aside(self, name: str) -> str:
         """Under a new name, which is returned; the first free one of name.damaged, name.damaged2, …"""
@@ -207,26 +243,16 @@ class Folder:
 
     def write(self, name: str, content: bytes | str) -> None:
         content = content.encode() if isinstance(content, str) else content
-        part = self.path / f"{name}.part"
-        try:
-            with open(part, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, self.path / name)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            raise type(error)(
-                f"{self.path / name} cannot be written ({error.strerror}); everything that was complete is kept, and the "
-                "same command goes on from there"
-            ) from None
+        write_file(self.path / name, content)
+        self.sums[name] = sha256(content)
 
     def write_json(self, name: str, content: dict) -> None:
         self.write(name, json.dumps(content, indent=1) + "\n")
 
     def seal(self) -> None:
-        """Say that the run is finished: the sums of its files."""
-        self.write(SUMS, "".join(f"{sha256(content)}  {name}\n" for name, content in self.read_files().items()))
+        """Say that the run is finished: the sums of its files, of what was written rather than of what can be read."""
+        sums = {name: self.sums.get(name) or sha256((self.path / name).read_bytes()) for name in FINISHED}
+        self.write(SUMS, "".join(f"{value}  {name}\n" for name, value in sums.items()))
 
     def save_checkpoint(self, state: dict) -> None:
         """The state, with the run that it is of, behind the SHA-256 of both; the last one stays as previous.pt."""
@@ -299,9 +325,12 @@ def damage(path: Path, run: Run, stats: tuple) -> dict[str, str]:
         return {SUMS: "does not name the files of a finished run"}
     wrong = {}
     for name in FINISHED:
-        if not (path / name).is_file():
+        try:
+            content = (path / name).read_bytes()
+        except OSError:
             wrong[name] = "is missing"
-        elif sha256((path / name).read_bytes()) != sums[name]:
+            continue
+        if sha256(content) != sums[name]:
             wrong[name] = f"is not what was written (its SHA-256 is not the one in {SUMS})"
     if wrong:
         return wrong
@@ -312,9 +341,9 @@ def damage(path: Path, run: Run, stats: tuple) -> dict[str, str]:
         with np.load(path / "predictions.npz", allow_pickle=False) as arrays:
             for split in SPLITS:
                 scores = metrics.scores(arrays[f"{split}_labels"], arrays[f"{split}_predictions"], run.classes)
-                if any(abs(written[split][name] - value) > 1e-9 for name, value in scores.items()):
+                if not all(abs(written[split][name] - value) <= 1e-9 for name, value in scores.items()):  # NaN is not
                     return {"metrics.json": "has scores that predictions.npz does not give"}
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except Exception as error:  # json, numpy, zipfile and zlib raise many kinds
         return {"predictions.npz": f"cannot be held against metrics.json ({type(error).__name__})"}
     return {}
 
@@ -382,6 +411,8 @@ def stored(outputs="outputs", say=print) -> list[Result]:
         if run and run.id == path.name:
             try:
                 found.append(Result(run, outputs))
+            except FileNotFoundError:  # just now, by another process that makes it again
+                pass
             except DamagedRun as error:
                 say(f"left out of the results: {error}")
         elif not config.is_file() or sha256(config.read_bytes()) != read_sums(path).get(config.name):
@@ -403,29 +434,31 @@ COLUMNS = [
     "run_id", "dataset", "norm", "n", "batch_size", "optimizer", "lr", "schedule", "augment", "seed", "epochs", "best_epoch",
 ]  # fmt: skip
 SCORES = ["loss", "accuracy", "micro_f1", "macro_f1"]
-SETTING = ["train_size", "split_seed", "precision", "data_hash", "code"]  # rows that differ in one of these are no comparison
+#: What else two rows can differ in: every other field of the Run, the code, and where it ran.
+SETTING = [*(field.name for field in fields(Run) if field.name not in COLUMNS), "code", "device", "status"]
 
 
 def results(found: list[Result]) -> pd.DataFrame:
-    """One row per run and split: COLUMNS, split, SCORES (accuracy and F1 as fractions) and SETTING."""
+    """One row per run and split: COLUMNS, split, SCORES (accuracy and F1 as fractions; none of a diverged run) and SETTING."""
     rows = []
     for result in found:
         known = asdict(result.run) | {"run_id": result.run.id, "best_epoch": result.best_epoch, "code": result.run.code}
-        known["dataset"] = result.run.data_name
+        known |= {"dataset": result.run.data_name, "device": result.env["device"], "status": result.metrics["status"]}
         for split in SPLITS:
-            scores = {name: result.score(name, split) for name in SCORES}
-            setting = {name: known[name] for name in SETTING}
-            rows.append({name: known[name] for name in COLUMNS} | {"split": split} | scores | setting)
+            scores = {name: np.nan if result.diverged else result.score(name, split) for name in SCORES}
+            row = {name: known[name] for name in COLUMNS} | {"split": split} | scores
+            rows.append(row | {name: known[name] for name in SETTING})
     return pd.DataFrame(rows, columns=[*COLUMNS, "split", *SCORES, *SETTING])
 
 
 def write_results(outputs="outputs") -> Path:
-    """outputs/results.csv from every finished run of the store."""
+    """outputs/results.csv from every finished run of the store; it is left alone if it says that already."""
     file = Path(outputs) / "results.csv"
+    content = results(stored(outputs)).to_csv(index=False).encode()
+    if file.is_file() and file.read_bytes() == content:
+        return file
     with FileLock(file.with_suffix(".lock")):  # so that no writer replaces a newer table by its older one
-        part = file.with_suffix(".part")
-        results(stored(outputs)).to_csv(part, index=False)
-        os.replace(part, file)
+        write_file(file, results(stored(outputs)).to_csv(index=False).encode())
     return file
 
 

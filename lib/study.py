@@ -6,13 +6,13 @@ trains everything the notebooks need, without Jupyter; the notebooks then only r
 """
 
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from lib import data, jobs, runs
 from lib.norms import NORMS
 from lib.runs import Result, Run
-from lib.train import Parser, check_data, command, fit, load_data
+from lib.train import Parser, check_data, command, complete, load_data, write_results
 
 #: What a profile changes of a Run's defaults, which are the assignment's setting.
 PROFILES = {
@@ -87,11 +87,10 @@ class Study:
         object.__setattr__(self, "seeds", parse_seeds(self.seeds))
         jobs.number_of_jobs(self.jobs, self.backend)
         for name in ("data_dir", "outputs"):
-            if not isinstance(getattr(self, name), (str, Path)) or not str(getattr(self, name)):
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be the path of a folder")
-            object.__setattr__(self, name, Path(getattr(self, name)).expanduser())
-            if getattr(self, name).exists() and not getattr(self, name).is_dir():
-                raise ValueError(f"{name} is {getattr(self, name)}, which is a file; it must be the path of a folder")
+            object.__setattr__(self, name, runs.check_folder(name, getattr(self, name)))
+        allowed = [field.name for field in fields(Run) if field.name != "seed"]
+        if not isinstance(self.changes, dict) or not set(self.changes) <= set(allowed):
+            raise ValueError(f"changes is {self.changes!r}; it must be a dict whose keys are among {', '.join(allowed)}")
 
     def runs(self, variant: str) -> list[Run]:
         """The runs of a variant, one for each seed."""
@@ -126,11 +125,11 @@ class Study:
         if (missing and elsewhere) or (len(missing) > 1 and jobs.number_of_jobs(self.jobs, self.backend) > 1):
             jobs.train_all(missing, self.outputs, self.data_dir, self.jobs, self.backend, progress)
 
-        def finished(run: Run) -> Result:
-            key = (run.dataset, run.split_seed, run.train_size)
-            return fit(run, self.outputs, self.data_dir, None, progress, loaded.get(key))
-
-        return {name: [finished(run) for run in plan[name]] for name in plan}
+        for run in planned.values():
+            data = loaded.get((run.dataset, run.split_seed, run.train_size))
+            complete(run, self.outputs, self.data_dir, None, progress, data)
+        write_results(self.outputs, bool(missing))
+        return {name: [Result(run, self.outputs) for run in plan[name]] for name in plan}
 
     def data(self) -> data.Data:
         """The data that every run of this study sees."""

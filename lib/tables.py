@@ -17,31 +17,37 @@ def labels(found: Found) -> dict[str, str]:
 
 
 def converged(found: Found, required: tuple[str, ...] = ()) -> tuple[Found, str]:
-    """The runs that did not diverge, and a sentence about those that did ("" if none): a diverged run has no score.
+    """The runs that can be compared, and a sentence about those that diverged ("" if none): a diverged run has no score.
 
-    ValueError if that leaves none of a variant in `required`.
+    A variant that diverged with every seed is left out. A seed with which only some variants diverged is left out for all, so
+    that every number is over the same seeds; where that would leave none, the variants that diverged are left out instead.
+    ValueError if that leaves nothing of a variant in `required`.
     """
-    kept = {v: [result for result in results if not result.diverged] for v, results in found.items()}
-    lost = {v: len(found[v]) - len(kept[v]) for v in found if len(kept[v]) < len(found[v])}
+    lost = {v: {r.run.seed for r in results if r.diverged} for v, results in found.items()}
+    seeds = {result.run.seed for results in found.values() for result in results}
+    kept = [v for v in found if lost[v] != seeds]
+    if not seeds.difference(*(lost[v] for v in kept)):
+        kept = [v for v in kept if not lost[v] or v in required]
+    left = seeds.difference(*(lost[v] for v in kept))
     for variant in required:
-        if not kept[variant]:
+        if variant not in kept or not left:
             raise ValueError(
-                f"every run of {LABELS[variant]} diverged (its loss is no number); this section needs one that did not"
+                f"every run of {LABELS[variant]} diverged (its loss is no number), or every seed has some run that did; this "
+                "section needs a seed with which none did"
             )
-    said = ", ".join(f"{LABELS[v]} ({count} of {len(found[v])} runs)" for v, count in lost.items())
-    sentence = f"Diverged, with a loss that is no number, and therefore without scores here: {said}." if lost else ""
-    return {v: results for v, results in kept.items() if results}, sentence
+    if not any(lost.values()):
+        return found, ""
+    counts = ", ".join(f"{LABELS[v]} ({len(lost[v])} of {len(found[v])} runs)" for v in found if lost[v])
+    sentence = f"Diverged, with a loss that is no number, and therefore without scores here: {counts}."
+    if left != seeds:
+        numbers = ", ".join(map(str, sorted(seeds - left)))
+        sentence += f" Tables and comparisons leave out seed {numbers} for every variant: all are over the same seeds."
+    return {v: [r for r in found[v] if r.run.seed in left] for v in kept}, sentence
 
 
-def paired(found: Found, *variants: str) -> list[list[Result]]:
-    """For each variant its runs of the seeds that all of them have, in the order of the seeds: a run that diverged leaves its
-    seed out. ValueError if that leaves none."""
-    by_seed = [{result.run.seed: result for result in found[variant]} for variant in variants]
-    common = sorted(set.intersection(*map(set, by_seed)))
-    if not common:
-        names = ", ".join(LABELS[variant] for variant in variants)
-        raise ValueError(f"there is no seed of which no run of {names} diverged; this section needs one")
-    return [[results[seed] for seed in common] for results in by_seed]
+def seeds_used(found: Found) -> int:
+    """How many seeds the variants have in common: all, after `converged`."""
+    return min(len(results) for results in found.values())
 
 
 def histories(found: Found) -> dict[str, list[pd.DataFrame]]:
@@ -146,7 +152,7 @@ def gap_of(found: Found, a: str, b: str) -> tuple[float, float, float]:
 
 def basis(found: Found) -> str:
     """What the intervals account for."""
-    seeds = min(len(results) for results in found.values())
+    seeds = seeds_used(found)
     images = len(next(iter(found.values()))[0].correct())
     if seeds == 1:
         return f"one seed; 95 % intervals cover the choice of the {images:,} test images, not the seed or a machine's rounding"

@@ -30,9 +30,18 @@ def fit(run: Run, outputs="outputs", data_dir="data", device=None, progress: boo
     threads changes the rounding, and so the same Run is the same bit for bit however many are trained at a time. ValueError for
     data that do not fit the run, before anything is trained; OSError where files cannot be written; what is complete stays.
     """
-    if complete(run, outputs, data_dir, device, progress, data):
-        runs.write_results(outputs)
+    trained = complete(run, outputs, data_dir, device, progress, data)
+    write_results(outputs, trained)
     return Result(run, outputs)
+
+
+def write_results(outputs, trained: bool) -> None:
+    """The table of all results, which a stop may have left behind; a folder that is only read need not be writable."""
+    try:
+        runs.write_results(outputs)
+    except OSError:
+        if trained:
+            raise
 
 
 def complete(run: Run, outputs, data_dir, device, progress: bool, data=None) -> bool:
@@ -40,7 +49,7 @@ def complete(run: Run, outputs, data_dir, device, progress: bool, data=None) -> 
     folder = Folder(run, outputs)
     if folder.sound:
         return False
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = check_device(device)
     keep_freed_memory()
     torch.backends.cudnn.allow_tf32 = False  # what is called float32 is float32 on a GPU too
     data = (data or load_data(run, data_dir)).to(device)
@@ -50,6 +59,18 @@ def complete(run: Run, outputs, data_dir, device, progress: bool, data=None) -> 
         if not folder.done:
             train(run, data, folder, device, progress)
     return True
+
+
+def check_device(device) -> torch.device:
+    """None is the GPU if there is one, else the CPU. ValueError for a device that is not here."""
+    try:
+        found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except (RuntimeError, TypeError):
+        found = None
+    here = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if found is None or found.type not in ("cpu", "cuda") or (found.type == "cuda" and f"cuda:{found.index or 0}" not in here):
+        raise ValueError(f"device is {device!r}; here are {', '.join(here)}")
+    return found
 
 
 @contextlib.contextmanager

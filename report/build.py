@@ -7,11 +7,11 @@ take the others with it: the report shows where it failed, and the exit code is 
 """
 
 import datetime
-import hashlib
 import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from contextlib import contextmanager
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
 import nbformat
@@ -19,6 +19,7 @@ import pandas as pd
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from lib import runs
+from lib.jobs import end_with_parent
 from lib.plots import table_html
 from lib.study import LABELS, NOTEBOOKS, VARIANTS, Study
 from lib.train import Parser, command
@@ -28,14 +29,22 @@ SOURCES = runs.ROOT / "notebooks"
 TITLE = "Normalization in deep residual networks"
 
 
+def code_of(source: Path) -> str:
+    """Changes with the notebook or the code that it runs."""
+    files = [source, *sorted((runs.ROOT / "lib").glob("*.py"))]
+    return runs.sha256(b"".join(runs.sha256(file.read_bytes()).encode() for file in files))
+
+
 def fingerprint(source: Path, study: Study, parameters: dict) -> str:
     """Changes with anything an execution depends on: the notebook, the code, the parameters, its runs' results."""
-    digest = hashlib.sha256(repr(sorted(parameters.items())).encode())
     needed = [runs.Folder(run, study.outputs).path for variant in NOTEBOOKS[source.stem] for run in study.runs(variant)]
-    files = [source, *sorted((runs.ROOT / "lib").glob("*.py")), *(path / runs.SUMS for path in needed)]
-    for file in files:
-        digest.update(str(file).encode() + (file.read_bytes() if file.is_file() else b"missing"))
-    return digest.hexdigest()
+    sums = [(path / runs.SUMS).read_text() if (path / runs.SUMS).is_file() else "missing" for path in needed]
+    return runs.sha256(repr((sorted(parameters.items()), code_of(source), sums)).encode())
+
+
+def content_of(notebook) -> str:
+    """Changes with any cell or output."""
+    return runs.sha256(nbformat.writes(new_notebook(cells=notebook.cells)).encode())
 
 
 def execute(source: Path, study: Study, parameters: dict, folder: Path) -> str:
@@ -46,7 +55,9 @@ def execute(source: Path, study: Study, parameters: dict, folder: Path) -> str:
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
+    target.unlink(missing_ok=True)
     try:
+        code = code_of(source)
         papermill.execute_notebook(
             source,
             target,
@@ -58,24 +69,39 @@ def execute(source: Path, study: Study, parameters: dict, folder: Path) -> str:
         )
     except PapermillExecutionError as error:
         return f"{error.ename}: {error.evalue}"
+    except Exception as error:  # a kernel that was killed, a notebook that is none, a disk that is full
+        return show_failure(target, error)
     notebook = nbformat.read(target, as_version=4)
-    notebook.metadata["fingerprint"] = fingerprint(source, study, parameters)
+    if code == code_of(source):  # else it was edited meanwhile, and is to be executed again
+        notebook.metadata["fingerprint"] = fingerprint(source, study, parameters)
+        notebook.metadata["content"] = content_of(notebook)
     write(target, nbformat.writes(notebook))
     return ""
 
 
-def key_of(target: Path) -> str:
+def show_failure(target: Path, error: Exception) -> str:
+    """Put an error that no cell shows at the end of what was executed; the error as a sentence."""
     try:
-        return nbformat.read(target, as_version=4).metadata.get("fingerprint", "")
-    except Exception:  # nbformat raises many kinds for a damaged file; it is then made anew
+        notebook = nbformat.read(target, as_version=4)
+    except Exception:
+        notebook = new_notebook(cells=[new_markdown_cell(f"# {target.stem}")])
+    name, words = type(error).__name__, str(error).strip() or "no more is known"
+    notebook.cells.append(new_code_cell("", outputs=[new_output("error", ename=name, evalue=words, traceback=[])]))
+    write(target, nbformat.writes(notebook))
+    return f"{name}: {words}"
+
+
+def key_of(target: Path) -> str:
+    """The fingerprint of an executed notebook; none of one that was changed or damaged since, which is then made anew."""
+    try:
+        notebook = nbformat.read(target, as_version=4)
+        return notebook.metadata["fingerprint"] if notebook.metadata["content"] == content_of(notebook) else ""
+    except Exception:  # nbformat raises many kinds
         return ""
 
 
 def write(file: Path, content: str | bytes) -> None:
-    """The file appears whole or not at all."""
-    part = file.with_name(f"{file.name}.part")
-    part.write_bytes(content.encode() if isinstance(content, str) else content)
-    os.replace(part, file)
+    runs.write_file(file, content.encode() if isinstance(content, str) else content)
 
 
 def combine(folder: Path, study: Study) -> tuple[nbformat.NotebookNode, dict]:
@@ -127,9 +153,8 @@ def appendix(study: Study) -> list:
             if runs.Folder(run, study.outputs).sound:
                 result = runs.Result(run, study.outputs)
                 minutes = result.metrics["train_seconds"] / 60
-                rows.append(
-                    {"variant": LABELS[variant], "run": run.id, "epochs": result.metrics["epochs_run"], "minutes": minutes}
-                )
+                name = LABELS[variant] + " (diverged)" * result.diverged
+                rows.append({"variant": name, "run": run.id, "epochs": result.metrics["epochs_run"], "minutes": minutes})
                 environments.append(result.env)
     text = "# Appendix: how the results were made {.unnumbered}\n\n"
     if not rows:
@@ -153,10 +178,26 @@ def appendix(study: Study) -> list:
     return [new_markdown_cell(text), new_code_cell("", outputs=shown)]
 
 
+@contextmanager
+def workers(count: int):
+    """A pool of processes that end at once when this one is interrupted or killed, and their kernels with them."""
+    pool = ProcessPoolExecutor(count, get_context("spawn"), end_with_parent, (os.getpid(),))
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in active_children():
+            process.terminate()
+        raise
+    pool.shutdown()
+
+
 def build(study: Study, target: Path, jobs: int, sources: Path = SOURCES) -> dict[str, str]:
     """Execute what changed, then write target/report.html and target/report.pdf. Returns the failures by notebook."""
     from report.export import ReportHTMLExporter, TypstPDFExporter
 
+    for variant in VARIANTS:
+        study.runs(variant)  # names what is wrong with the data folder, before anything is made
     folder = study.outputs / "notebooks"
     for path in (folder, target):
         path.mkdir(parents=True, exist_ok=True)
@@ -167,11 +208,14 @@ def build(study: Study, target: Path, jobs: int, sources: Path = SOURCES) -> dic
         "seeds": list(study.seeds),
         "outputs": str(study.outputs.resolve()),
     }
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    failures = {}
+    with workers(jobs) as pool:
         waiting = {name: pool.submit(execute, sources / f"{name}.ipynb", study, parameters, folder) for name in NOTEBOOKS}
-        failures = {}
         for name, future in waiting.items():
-            said = future.result()
+            try:
+                said = future.result()
+            except Exception as error:  # its process was killed
+                said = show_failure(folder / f"{name}.ipynb", error)
             print(f"{name}: {'unchanged' if said == 'kept' else said or 'executed'}", flush=True)
             if said not in ("", "kept"):
                 failures[name] = said

@@ -39,8 +39,12 @@ def results_table(found: dict[str, list[Result]]) -> str:
         "| norm | test accuracy | validation accuracy | seeds | best epoch | minutes a run | hardware |",
         "|:--|--:|--:|--:|--:|--:|:--|",
     ]
-    for variant, results in found.items():
-        cells = [LABELS[variant]]
+    for variant, all_results in found.items():
+        results = [result for result in all_results if not result.diverged]
+        cells = [LABELS[variant] + f" ({len(all_results) - len(results)} diverged)" * (len(results) < len(all_results))]
+        if not results:
+            rows.append(f"| {cells[0]} | – | – | 0 | – | – | – |")
+            continue
         for split in ("test", "val"):
             values = np.array([result.score(split=split) for result in results])
             cells.append(f"{values.mean():.4f}" + (f" ± {values.std(ddof=1):.4f}" if len(values) > 1 else ""))

@@ -51,7 +51,9 @@ def said(main, args: list[str], folder: Path) -> str:
 
 def fit_tiny(given: dict, folder: Path) -> str:
     tiny = {"norm": "bn", "n": 1, "dataset": "digits", "train_size": 32, "epochs": 1, "warmup_epochs": 0, "batch_size": 16}
-    return raised(lambda: train.fit(Run(**tiny | given), folder / "outputs", progress=False))
+    how = {"outputs": folder / "outputs"} | {name: given[name] for name in ("device", "outputs") if name in given}
+    fields = {name: value for name, value in given.items() if name not in how}
+    return raised(lambda: train.fit(Run(**tiny | fields), progress=False, **how))
 
 
 def papermill_notebook(given: tuple[str, dict], folder: Path) -> str:
@@ -142,6 +144,14 @@ def cut_image(path):
     file.write_bytes(file.read_bytes()[:200])
 
 
+def sixteen_bits(path):
+    Image.fromarray(np.full((16, 16), 40_000, np.uint16)).save(path / "train" / "owl" / "2.png")
+
+
+def far_too_large(path):
+    Image.new("1", (16_000, 16_000)).save(path / "train" / "owl" / "2.png")
+
+
 def link_out(path):
     file = path / "train" / "owl" / "2.png"
     file.unlink()
@@ -230,6 +240,12 @@ CASES = [
     ("fit", {"classes": 5}, "classes (r) is 5, but digits has 10 classes; give that number"),
     ("fit", {"train_size": 5000}, "train_size is 5000; this data set has 1151 training images"),
     ("fit", {"dataset": "folder:/nowhere"}, "there is no folder /nowhere/train; an image folder has train/, test/"),
+    ("fit", {"device": "gpu"}, "device is 'gpu'; here are cpu"),
+    ("fit", {"device": "cuda:99"}, "device is 'cuda:99'; here are cpu"),
+    ("fit", {"outputs": 3}, "outputs is 3" + FOLDER),
+    ("Study", {"changes": {"lrr": 1}}, "changes is {'lrr': 1}; it must be a dict whose keys are among norm, n, dataset"),
+    ("Study", {"changes": None}, "changes is None; it must be a dict"),
+    ("Study", {"changes": {"seed": 3}}, "changes is {'seed': 3}; it must be a dict whose keys are among"),
     ("layer", (lambda: norms.BatchNorm2d(0), None), "the number of channels is 0" + INTEGER + "1"),
     ("layer", (lambda: norms.InstanceNorm2d("8"), None), "the number of channels is '8'" + INTEGER + "1"),
     ("layer", (lambda: norms.GroupNorm2d(0, 8), None), "0 groups do not divide 8 channels; give a divisor of it"),
@@ -263,6 +279,8 @@ CASES = [
     ("python -m lib.train", ["--lr", "-1"], "error: lr is -1.0; it must be a number above 0"),
     ("python -m report.build", ["--jobs", "0"], "error: jobs is 0" + INTEGER + "1"),
     ("python -m report.build", ["--report", __file__], f"error: report is {__file__}, which is a file" + FOLDER),
+    ("python -m lib.train", ["--outputs", ""], "error: outputs is ''" + FOLDER),
+    ("python -m report.build", ["--dataset", "folder:/nowhere"], "error: there is no folder /nowhere/train"),
     ("python -m report.build", ["--dataset", "mnist"], "error: unknown data set 'mnist'" + SETS),
     ("papermill", ("01_resnet_bn", {"profile": "fast"}), PROFILES),
     ("papermill", ("02_norm_sanity", {"seeds": "one"}), "seeds is 'one'" + SEEDS),
@@ -281,6 +299,8 @@ CASES = [
     ("image folder", lambda p: (p / "train" / "owl" / "2.png").write_bytes(b"no image"), "owl/2.png cannot be read as an image"),
     ("image folder", cut_image, "owl/2.png cannot be read as an image"),
     ("image folder", lambda p: all_of_size(20, 8)(p / "train" / "owl"), "0.png is 8×20 where the others are 16×16; give one size"),
+    ("image folder", sixteen_bits, "owl/2.png has more than 8 bits a channel (PIL's mode I;16); convert it to 8 bits"),
+    ("image folder", far_too_large, "owl/2.png cannot be read as an image"),
     ("image folder", all_of_size(18, 16), "the images are 16×18; both sides must be multiples of 4"),
     ("image folder", one_image_per_class, "there are 3 training images and none for validation; give at least 5 for each class"),
     ("image folder", link_out, "owl/2.png is a link out of"),

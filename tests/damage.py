@@ -38,6 +38,7 @@ def everything(result: Result) -> dict:
     """All that a finished run consists of, except how long it took and where."""
     with_times = result.metrics
     return {
+        "table": runs.results([result]).to_csv(),
         "files": sorted(file.name for file in result.path.iterdir() if file.name not in ("lock", *CHECKPOINTS)),
         "config": (result.path / "config.json").read_bytes(),
         "history": result.history.drop(columns=[name for name in MEASURED if name in result.history]).to_csv(),

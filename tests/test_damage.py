@@ -3,19 +3,22 @@
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import bad_inputs
 import damage
+import pandas as pd
 import pytest
 from damage import TINY, everything
 from test_jobs import alive, children, wait_until
 
-from lib import runs, train
+from lib import runs, tables, train
 from lib.runs import ROOT, Folder, Result
 from lib.study import Study
 
@@ -80,6 +83,50 @@ def test_an_unclear_answer_would_be_noticed(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(bad_inputs.DOORS, "Run", begins)
         assert "was left behind" in bad_inputs.wrong(("Run", {}, "n is 0"), tmp_path / "c")
+
+
+def test_nothing_vouches_for_a_run_without_sums_and_checkpoints(store, tmp_path, capsys):
+    """As an older format left it, or a copy that missed a file."""
+    copy = shutil.copytree(store.folder / "finished", tmp_path / "copy")
+    folder = Folder(TINY, copy)
+    for name in (runs.SUMS, *runs.CHECKPOINTS):
+        (folder.path / name).unlink()
+    old = (folder.path / "metrics.json").read_bytes()
+    made = everything(train.fit(TINY, copy, progress=False))
+    said = capsys.readouterr().out
+    assert "metrics.json is of an older format, or its SHA256SUMS was lost; it is moved aside as metrics.json.damaged" in said
+    assert (folder.path / "metrics.json.damaged").read_bytes() == old
+    assert made | {"files": []} == store.whole | {"files": []}
+
+
+def test_a_missing_file_is_not_said_to_be_moved(store, tmp_path, capsys):
+    copy = shutil.copytree(store.folder / "finished", tmp_path / "copy")
+    damage.lose(Folder(TINY, copy).path / "env.json")
+    train.fit(TINY, copy, progress=False)
+    assert "env.json is missing; it is made again" in capsys.readouterr().out
+
+
+def test_scores_that_are_no_numbers_are_damage(store, tmp_path):
+    copy = shutil.copytree(store.folder / "finished", tmp_path / "copy")
+    file = Folder(TINY, copy).path / "metrics.json"
+    metrics = json.loads(file.read_text())
+    metrics["splits"]["test"]["accuracy"] = float("nan")
+    file.write_text(json.dumps(metrics))
+    Folder(TINY, copy).seal()
+    with pytest.raises(runs.DamagedRun, match=r"metrics\.json has scores that predictions\.npz does not give"):
+        Result(TINY, copy)
+
+
+def test_a_run_that_is_being_mended_is_no_error_for_others(store, tmp_path, monkeypatch):
+    copy = shutil.copytree(store.folder / "finished", tmp_path / "copy")
+    real = runs.read_run
+
+    def mended_meanwhile(path):
+        (path / runs.SUMS).unlink()
+        return real(path)
+
+    monkeypatch.setattr(runs, "read_run", mended_meanwhile)
+    assert runs.stored(copy) == []
 
 
 # Disks
@@ -187,6 +234,25 @@ def test_eight_processes_on_four_runs_train_each_once(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+@pytest.mark.parametrize("seconds", [0, 1])
+def test_a_worker_whose_parent_died_before_it_began_ends_too(tmp_path, seconds):
+    code = (
+        "import sys; from lib.study import Study\n"
+        "study = Study('smoke', 'digits', outputs=sys.argv[1], jobs=2, changes={'epochs': 5000})\n"
+        "study.fit(['bn', 'gn'], progress=False)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stderr=subprocess.DEVNULL)
+    try:
+        assert wait_until(lambda: len(children(process.pid)) == 2)
+        workers = children(process.pid)
+        time.sleep(seconds)
+    finally:
+        process.kill()
+        process.wait()
+    assert wait_until(lambda: not any(alive(pid) for pid in workers), 60)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
 @pytest.mark.parametrize("how", ["interrupt", "shutdown"])
 def test_a_stopped_kernel_leaves_a_resumable_state_and_no_process(tmp_path, how):
     """Jupyter's stop button, and its kernel shut down, while two runs are trained side by side."""
@@ -225,20 +291,52 @@ def test_a_stopped_kernel_leaves_a_resumable_state_and_no_process(tmp_path, how)
 # Divergence
 
 
-def test_one_seed_that_diverged_leaves_the_others_paired(tmp_path):
-    """A loss that is no number in some seeds only: comparisons are between the seeds that both variants have."""
-    from lib import tables
+def diverge(study, variant, seed):
+    """Let one run look as a diverged run does."""
+    (run,) = (run for run in study.runs(variant) if run.seed == seed)
+    folder = Folder(run, study.outputs)
+    folder.write_json("metrics.json", json.loads((folder.path / "metrics.json").read_text()) | {"status": "diverged"})
+    folder.seal()
 
+
+def test_a_seed_with_which_a_variant_diverged_is_left_out_for_all(tmp_path):
     study = Study("smoke", outputs=tmp_path, seeds=(0, 1, 2))
+    study.fit(["bn", "gn", "nn"], progress=False)
+    diverge(study, "gn", 0)
+    for seed in (0, 1, 2):
+        diverge(study, "nn", seed)
+    found = study.fit(["bn", "gn", "nn"], progress=False)
+    kept, said = tables.converged(found)
+    assert {v: [r.run.seed for r in results] for v, results in kept.items()} == {"bn": [1, 2], "gn": [1, 2]}
+    assert "GN (1 of 3 runs), NN (3 of 3 runs)" in said and "leave out seed 0 for every variant" in said
+    assert tables.basis(kept).startswith("2 seeds")
+    diverge(study, "bn", 1)
+    diverge(study, "gn", 2)
+    kept, said = tables.converged(study.fit(["bn", "gn", "nn"], progress=False))
+    assert kept == {}  # no seed is left with which neither diverged
+    with pytest.raises(ValueError, match=r"every run of BN diverged .* or every seed has some run that did"):
+        tables.converged(study.fit(["bn", "gn", "nn"], progress=False), required=("bn", "gn"))
+    kept, _ = tables.converged(study.fit(["bn", "gn", "nn"], progress=False), required=("bn",))
+    assert {v: [r.run.seed for r in results] for v, results in kept.items()} == {"bn": [0, 2]}  # rather without GN
+
+
+def test_the_results_table_has_no_score_of_a_diverged_run(tmp_path):
+    study = Study("smoke", outputs=tmp_path)
     study.fit(["bn", "gn"], progress=False)
-    lost = Folder(study.runs("gn")[0], tmp_path)
-    metrics = json.loads((lost.path / "metrics.json").read_text()) | {"status": "diverged"}
-    lost.write_json("metrics.json", metrics)
-    lost.seal()
-    kept, said = tables.converged(study.fit(["bn", "gn"], progress=False))
-    assert "GN (1 of 3 runs)" in said
-    pairs = tables.paired(kept, "bn", "gn")
-    assert [[result.run.seed for result in results] for results in pairs] == [[1, 2], [1, 2]]
+    diverge(study, "gn", 0)
+    study.fit(["bn"], progress=False)
+    table = pd.read_csv(tmp_path / "results.csv").set_index("norm")
+    assert set(table.loc["gn", "status"]) == {"diverged"} and table.loc["gn", "accuracy"].isna().all()
+    assert set(table.loc["bn", "status"]) == {"done"} and table.loc["bn", "accuracy"].notna().all()
+
+
+def test_a_results_table_that_is_lost_or_wrong_is_made_again(tmp_path):
+    train.fit(TINY, tmp_path, progress=False)
+    good = (tmp_path / "results.csv").read_bytes()
+    for harm in (lambda file: file.unlink(), lambda file: file.write_bytes(good.replace(b"0.", b"0.9", 1)), damage.cut):
+        harm(tmp_path / "results.csv")
+        train.fit(TINY, tmp_path, progress=False)
+        assert (tmp_path / "results.csv").read_bytes() == good
 
 
 def test_an_infinite_loss_ends_the_run_and_no_other(tmp_path):

@@ -178,10 +178,10 @@ def test_finished_runs_come_home_even_if_another_fails(tmp_path, monkeypatch):
     def in_this_process(*args):
         yield {"backend": "sequential", "n_jobs": 1}
 
-    def train_one(run, outputs, data_dir, device, local):
+    def train_one(run, outputs, data_dir, device, parent):
         if run.norm == "gn":
             raise OSError("the disk is full")
-        return real(run, tmp_path / "there", data_dir, device, False)
+        return real(run, tmp_path / "there", data_dir, device, None)
 
     monkeypatch.setattr(jobs, "connected", in_this_process)
     monkeypatch.setattr(jobs, "train_one", train_one)

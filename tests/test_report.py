@@ -4,9 +4,11 @@ import base64
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from html.parser import HTMLParser
+from pathlib import Path
 
 import nbformat
 import numpy as np
@@ -143,6 +145,62 @@ def test_a_failing_notebook_does_not_take_the_others_with_it(smoke, tmp_path, ca
     assert not re.search(r"\bnan\b", re.sub(r"<details class=.code.>.*?</details>|data:[^\"]*", "", html, flags=re.S))
     assert "1 of 5 sections have no result" in " ".join(html.split())
     assert len(PdfReader(tmp_path / "report" / "report.pdf").pages) > 5
+
+
+def test_a_killed_kernel_takes_only_its_own_notebook(tmp_path):
+    """As where memory runs out: the report says so in that section."""
+    sources = tmp_path / "notebooks"
+    sources.mkdir()
+    for i, name in enumerate(NOTEBOOKS):
+        code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)" if i == 1 else "1 + 1"
+        nbformat.write(
+            new_notebook(cells=[new_markdown_cell(f"# Section {i}"), new_code_cell(code)]), sources / f"{name}.ipynb"
+        )
+    (sources / "05_feature_quantiles.ipynb").write_text("no notebook")
+    failures = build.build(build.Study("smoke", outputs=tmp_path / "outputs"), tmp_path / "report", 2, sources)
+    assert list(failures) == ["02_norm_sanity", "05_feature_quantiles"] and "DeadKernelError" in failures["02_norm_sanity"]
+    html = (tmp_path / "report" / "report.html").read_text()
+    assert "This cell failed: DeadKernelError" in html and "Section 3" in html and "This cell failed: NotJSONError" in html
+
+
+def test_an_executed_notebook_that_was_changed_is_executed_again(smoke, tmp_path):
+    study, _, _ = smoke
+    copy = shutil.copytree(study.outputs, tmp_path / "outputs")
+    file = copy / "notebooks" / "01_resnet_bn.ipynb"
+    assert build.key_of(file)
+    file.write_text(re.sub(r"accuracy of \d", "accuracy of 9", file.read_text()))
+    assert build.key_of(file) == ""
+    file.write_bytes(file.read_bytes()[:1000])
+    assert build.key_of(file) == ""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill -9"])
+def test_a_stopped_build_leaves_no_process(tmp_path, how):
+    from test_jobs import alive, children, wait_until
+
+    code = (
+        "import sys; from pathlib import Path; from report import build; from lib.study import Study\n"
+        "build.build(Study('smoke', outputs=sys.argv[1]), Path(sys.argv[1]) / 'report', 2, Path(sys.argv[2]))"
+    )
+    sources = tmp_path / "notebooks"
+    sources.mkdir()
+    for name in NOTEBOOKS:
+        nbformat.write(new_notebook(cells=[new_code_cell("import time; time.sleep(600)")]), sources / f"{name}.ipynb")
+    command = [sys.executable, "-c", f"if __name__ == '__main__':\n    {code.replace(chr(10), chr(10) + '    ')}"]
+    process = subprocess.Popen([*command, str(tmp_path), str(sources)], cwd=runs.ROOT, stderr=subprocess.DEVNULL)
+
+    def kernels():
+        return [kernel for worker in children(process.pid) for kernel in children(worker)]
+
+    try:
+        assert wait_until(lambda: len(kernels()) == 2)
+        below = [*children(process.pid), *kernels()]
+        process.send_signal(how)
+        process.wait(60)
+        assert wait_until(lambda: not any(alive(pid) for pid in below), 60)
+    finally:
+        process.kill()
 
 
 class Links(HTMLParser):

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -101,8 +102,9 @@ class FakeResult:
 
     diverged = False
 
-    def __init__(self, right, total=1000):
+    def __init__(self, right, total=1000, seed=0):
         self.right = np.arange(total) < right
+        self.run = SimpleNamespace(seed=seed)
 
     def correct(self, split="test"):
         return self.right
@@ -151,10 +153,13 @@ class Lost(FakeResult):
 
 
 def test_diverged_runs_have_no_score_and_are_said():
-    found = {"bn": [FakeResult(9), Lost(1)], "nn": [Lost(1)]}
+    found = {"bn": [FakeResult(9), Lost(1, seed=1)], "nn": [Lost(1), Lost(1, seed=1)]}
     kept, said = tables.converged(found, required=("bn",))
     assert {v: len(results) for v, results in kept.items()} == {"bn": 1}
-    assert said.endswith("without scores here: BN (1 of 2 runs), NN (1 of 1 runs).")
+    assert said.endswith(
+        "without scores here: BN (1 of 2 runs), NN (2 of 2 runs). Tables and "
+        "comparisons leave out seed 1 for every variant: all are over the same seeds."
+    )
     with pytest.raises(ValueError, match="every run of NN diverged"):
         tables.converged(found, required=("nn",))
 
