@@ -199,6 +199,8 @@ def build(study: Study, target: Path, jobs: int, sources: Path = SOURCES) -> dic
     for variant in VARIANTS:
         study.runs(variant)  # names what is wrong with the data folder, before anything is made
     folder = study.outputs / "notebooks"
+    if folder.resolve() == sources.resolve():
+        raise ValueError(f"outputs is {study.outputs}, whose notebooks/ are the sources; give another folder, as outputs/")
     for path in (folder, target):
         path.mkdir(parents=True, exist_ok=True)
     parameters = {

@@ -278,6 +278,7 @@ CASES = [
     ("python -m lib.train", ["--dataset", "digits", "--classes", "7"], "error: classes (r) is 7, but digits has 10 classes"),
     ("python -m lib.train", ["--lr", "-1"], "error: lr is -1.0; it must be a number above 0"),
     ("python -m report.build", ["--jobs", "0"], "error: jobs is 0" + INTEGER + "1"),
+    ("python -m report.build", ["--outputs", str(ROOT)], f"error: outputs is {ROOT}, whose notebooks/ are the sources; give another"),
     ("python -m report.build", ["--report", __file__], f"error: report is {__file__}, which is a file" + FOLDER),
     ("python -m lib.train", ["--outputs", ""], "error: outputs is ''" + FOLDER),
     ("python -m report.build", ["--dataset", "folder:/nowhere"], "error: there is no folder /nowhere/train"),

@@ -147,6 +147,9 @@ def test_a_failing_notebook_does_not_take_the_others_with_it(smoke, tmp_path, ca
     assert len(PdfReader(tmp_path / "report" / "report.pdf").pages) > 5
 
 
+PYTHON = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+
+
 def test_a_killed_kernel_takes_only_its_own_notebook(tmp_path):
     """As where memory runs out: the report says so in that section."""
     sources = tmp_path / "notebooks"
@@ -154,7 +157,8 @@ def test_a_killed_kernel_takes_only_its_own_notebook(tmp_path):
     for i, name in enumerate(NOTEBOOKS):
         code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)" if i == 1 else "1 + 1"
         nbformat.write(
-            new_notebook(cells=[new_markdown_cell(f"# Section {i}"), new_code_cell(code)]), sources / f"{name}.ipynb"
+            new_notebook(cells=[new_markdown_cell(f"# Section {i}"), new_code_cell(code)], metadata=PYTHON),
+            sources / f"{name}.ipynb",
         )
     (sources / "05_feature_quantiles.ipynb").write_text("no notebook")
     failures = build.build(build.Study("smoke", outputs=tmp_path / "outputs"), tmp_path / "report", 2, sources)
@@ -186,9 +190,10 @@ def test_a_stopped_build_leaves_no_process(tmp_path, how):
     sources = tmp_path / "notebooks"
     sources.mkdir()
     for name in NOTEBOOKS:
-        nbformat.write(new_notebook(cells=[new_code_cell("import time; time.sleep(600)")]), sources / f"{name}.ipynb")
+        sleeping = new_notebook(cells=[new_code_cell("import time; time.sleep(600)")], metadata=PYTHON)
+        nbformat.write(sleeping, sources / f"{name}.ipynb")
     command = [sys.executable, "-c", f"if __name__ == '__main__':\n    {code.replace(chr(10), chr(10) + '    ')}"]
-    process = subprocess.Popen([*command, str(tmp_path), str(sources)], cwd=runs.ROOT, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([*command, str(tmp_path / "outputs"), str(sources)], cwd=runs.ROOT, stderr=subprocess.DEVNULL)
 
     def kernels():
         return [kernel for worker in children(process.pid) for kernel in children(worker)]
