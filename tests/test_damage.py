@@ -16,7 +16,7 @@ import damage
 import pandas as pd
 import pytest
 from damage import TINY, everything
-from test_jobs import alive, children, wait_until
+from test_jobs import alive, children, long_study, wait_until
 
 from lib import runs, tables, train
 from lib.runs import ROOT, Folder, Result
@@ -236,12 +236,7 @@ def test_eight_processes_on_four_runs_train_each_once(tmp_path):
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
 @pytest.mark.parametrize("seconds", [0, 1])
 def test_a_worker_whose_parent_died_before_it_began_ends_too(tmp_path, seconds):
-    code = (
-        "import sys; from lib.study import Study\n"
-        "study = Study('smoke', 'digits', outputs=sys.argv[1], jobs=2, changes={'epochs': 5000})\n"
-        "study.fit(['bn', 'gn'], progress=False)"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stderr=subprocess.DEVNULL)
+    process = long_study(tmp_path)
     try:
         assert wait_until(lambda: len(children(process.pid)) == 2)
         workers = children(process.pid)

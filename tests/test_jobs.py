@@ -123,16 +123,21 @@ def wait_until(condition, seconds: float = 180) -> bool:
     return False
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill -9"])
-def test_no_worker_outlives_the_command(tmp_path, how):
-    """A worker left behind would hold its run's lock, and the next start would wait for it."""
+def long_study(outputs: Path) -> subprocess.Popen:
+    """A process that trains two runs side by side for longer than any test waits."""
     code = (
         "import sys; from lib.study import Study\n"
         "study = Study('smoke', 'digits', outputs=sys.argv[1], jobs=2, changes={'epochs': 5000})\n"
         "study.fit(['bn', 'gn'], progress=False)"
     )
-    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stderr=subprocess.DEVNULL)
+    return subprocess.Popen([sys.executable, "-c", code, str(outputs)], cwd=ROOT, stderr=subprocess.DEVNULL)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill -9"])
+def test_no_worker_outlives_the_command(tmp_path, how):
+    """A worker left behind would hold its run's lock, and the next start would wait for it."""
+    process = long_study(tmp_path)
     try:
         assert wait_until(lambda: len(list(tmp_path.glob("runs/*/checkpoint.pt"))) == 2)
         workers = children(process.pid)
