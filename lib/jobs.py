@@ -135,7 +135,7 @@ def end_with_parent(parent: int) -> None:
 def train_one(run: Run, outputs: Path, data_dir: Path, device: str | None, parent: int | None) -> tuple[Run, dict[str, bytes]]:
     """What a worker does; the finished run's files, which are small. `parent`: the process that it ends with, but for a
     cluster's workers, which outlive what asked them to work."""
-    if parent:
+    if parent not in (None, os.getpid()):
         end_with_parent(parent)
     folder = Folder(run, outputs)
     if not folder.sound:

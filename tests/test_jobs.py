@@ -64,7 +64,6 @@ def test_a_worker_without_the_outputs_folder_sends_the_run_back(one_after_the_ot
         yield {"backend": "sequential", "n_jobs": 1}
 
     monkeypatch.setattr(jobs, "connected", in_this_process)
-    monkeypatch.setattr(jobs, "end_with_parent", lambda: None)
     monkeypatch.setattr(jobs, "train_one", lambda run, outputs, *rest: real(run, there, *rest))
     found = study.fit(VARIANTS, progress=False)
     assert weights(study) == weights(one_after_the_other)
