@@ -1,5 +1,6 @@
 # make report   set up, train what is missing, run the notebooks, build report/report.html and report/report.pdf
 # make test     set up, run the tests (all notebooks at profile smoke among them)
+# make verify   reload the best model of every run in OUTPUTS and compare its accuracy with what the run says
 # make lint     check the code and the notebooks       make lab     JupyterLab       make clean   remove what a run made
 
 PROFILE  ?= quick
@@ -18,7 +19,7 @@ KNOWN   := PROFILE DATASET DATA_DIR SEEDS OUTPUTS JOBS PYTHON TESTS
 UNKNOWN := $(filter-out $(KNOWN),$(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name))))
 $(if $(UNKNOWN),$(error unknown variable $(UNKNOWN); allowed are $(KNOWN)))
 
-.PHONY: report train test lint lab clean
+.PHONY: report train test verify lint lab clean
 .DELETE_ON_ERROR:
 
 report: train
@@ -29,6 +30,9 @@ train: .venv/installed
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest $(TESTS)
+
+verify: .venv/installed
+	$(BIN)/python -m lib.verify --outputs "$(OUTPUTS)" --data-dir "$(DATA_DIR)"
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

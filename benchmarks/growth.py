@@ -26,7 +26,7 @@ from benchmarks.engine import random_data
 from lib import runs, train
 from lib.resnet import bf16_is_slow
 from lib.runs import ROOT, Run
-from lib.study import VARIANTS, Study
+from lib.study import EVERYTHING, Study
 from report import build
 
 CSV = Path(__file__).with_name("growth.csv")
@@ -107,12 +107,13 @@ def report_building() -> list[dict]:
     with tempfile.TemporaryDirectory() as folder:
         for count in SEEDS:
             study = Study("smoke", "digits", seeds=tuple(range(count)), outputs=Path(folder) / "outputs")
-            study.fit(VARIANTS)
+            study.fit(EVERYTHING)
+            count_of_runs = sum(map(len, study.plan(EVERYTHING).values()))
             start = time.perf_counter()
             failed = build.build(study, Path(folder) / f"report{count}", jobs=joblib.cpu_count())
             if failed:
                 raise RuntimeError(f"notebooks failed: {failed}")
-            rows.append({"what": "report", "value": count * len(VARIANTS), "seconds": time.perf_counter() - start})
+            rows.append({"what": "report", "value": count_of_runs, "seconds": time.perf_counter() - start})
     return rows
 
 

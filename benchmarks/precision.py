@@ -7,21 +7,24 @@ The runs are kept in outputs/ like all others and resume. It ends with a sentenc
 """
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 from scipy import stats
 
+from lib.runs import Result, Run
 from lib.study import Study, parse_seeds
 from lib.train import Parser, command
 
 EPOCHS = 10
+SEEDS = "0,1,2"
 
 
 def main(argv=None) -> int:
     parser = Parser(prog="python -m benchmarks.precision", description=__doc__.split("\n")[0])
     parser.add_argument("--norm", default="bn", help="as in lib.norms (default: bn)")
     parser.add_argument("--train-size", type=int, default=None, help="training images (default: all 40,000)")
-    parser.add_argument("--seeds", default="0,1,2", help="at least two (default: 0,1,2)")
+    parser.add_argument("--seeds", default=SEEDS, help=f"at least two (default: {SEEDS})")
     parser.add_argument("--data-dir", default="data")
     parser.add_argument("--outputs", default="outputs")
     args = parser.parse_args(argv)
@@ -30,26 +33,31 @@ def main(argv=None) -> int:
         seeds = parse_seeds(args.seeds)
         if len(seeds) < 2:
             raise ValueError(f"seeds is {args.seeds}; a spread needs at least two")
-        plan = {}
-        for precision in ("float32", "bf16"):
-            changes = {"epochs": EPOCHS, "precision": precision, "train_size": args.train_size}
-            study = Study("paper", "cifar10", args.data_dir, seeds, args.outputs, changes=changes)
-            plan[precision] = study.runs(args.norm)
-        found = study.fit_all(plan)
-        lost = [result.run.id for results in found.values() for result in results if result.diverged]
-        if lost:
-            raise ValueError(f"{', '.join(lost)} diverged, so there is nothing to compare; choose another norm or seed")
-        scores = {precision: np.array([result.score() for result in results]) for precision, results in found.items()}
-        for precision, values in scores.items():
-            print(
-                f"{precision:8}",
-                *(f"{value:.4f}" for value in values),
-                f" mean {values.mean():.4f} std {values.std(ddof=1):.4f}",
-            )
-        print(sentence(scores["bf16"], scores["float32"]))
+        study = Study("paper", "cifar10", args.data_dir, seeds, args.outputs, changes={"train_size": args.train_size})
+        print("\n".join(report(study.fit_all(plan(study, args.norm)))))
         return 0
 
     return command(work)
+
+
+def plan(study: Study, norm: str = "bn") -> dict[str, list[Run]]:
+    """precision -> a run for each seed of the study."""
+    changes = ({"epochs": EPOCHS, "weight_decay": 5e-4, "precision": precision} for precision in ("float32", "bf16"))
+    return {change["precision"]: replace(study, changes=study.changes | change).runs(norm) for change in changes}
+
+
+def report(found: dict[str, list[Result]]) -> list[str]:
+    """The test accuracies in both precisions and what follows from them, as lines. ValueError if a run diverged."""
+    lost = [result.run.id for results in found.values() for result in results if result.diverged]
+    if lost:
+        raise ValueError(f"{', '.join(lost)} diverged, so there is nothing to compare; choose another norm or seed")
+    scores = {precision: np.array([result.score() for result in results]) for precision, results in found.items()}
+    lines = [
+        f"{precision}: test accuracy {', '.join(f'{value:.4f}' for value in values)}, mean {values.mean():.4f}, "
+        f"standard deviation {values.std(ddof=1):.4f}"
+        for precision, values in scores.items()
+    ]
+    return [*lines, sentence(scores["bf16"], scores["float32"])]
 
 
 def sentence(bf16: np.ndarray, float32: np.ndarray) -> str:

@@ -158,6 +158,40 @@ def accuracy_intervals(rows: pd.DataFrame, title: str = "test accuracy (%)") -> 
     return fig
 
 
+def batch_sizes(rows: pd.DataFrame, labels: dict[str, str], rules: tuple[str, ...]) -> Figure:
+    """Test accuracy (%) by batch size, a panel for each rule of the learning rate and a line with 95 % intervals for each norm;
+    a cross at the bottom where every run diverged. Columns: norm, batch_size, rule, accuracy, low, high (fractions)."""
+    fig, axes = plt.subplots(1, len(rules), figsize=(WIDTH, 3), sharey=True)
+    sizes = sorted(rows["batch_size"].unique())
+    floor = 100 * np.nanmin([*rows["low"], 0.0 if rows["accuracy"].isna().all() else 1.0]) - 3
+    for ax, rule in zip(axes, rules, strict=True):
+        for shift, (norm, part) in zip((-1, 0, 1), rows[rows["rule"] == rule].groupby("norm", sort=False), strict=False):
+            color, style = STYLES[norm]
+            x = part["batch_size"] * 1.06**shift  # side by side, so that no interval hides another
+            y, low, high = (100 * part[name] for name in ("accuracy", "low", "high"))
+            ax.errorbar(
+                x,
+                y,
+                [y - low, high - y],
+                color=color,
+                linestyle=style,
+                marker="o",
+                markersize=4,
+                elinewidth=1,
+                label=labels[norm],
+            )
+            lost = part["accuracy"].isna()
+            if lost.any():
+                ax.plot(x[lost], [floor] * lost.sum(), "x", color=color, markersize=7, markeredgewidth=2, clip_on=False)
+        ax.set_xscale("log", base=2)
+        ax.set_xticks(sizes, [str(size) for size in sizes])
+        ax.set_xlabel("batch size")
+        ax.set_title(f"learning rate {rule}")
+    axes[0].set_ylabel("test accuracy (%)")
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, handlelength=2.6)
+    return fig
+
+
 def confusion_matrix(counts: pd.DataFrame) -> Figure:
     """Share of each true class (%) by predicted class, the counts as DataFrame (true × predicted)."""
     share = 100 * counts.div(counts.sum(axis=1).clip(lower=1), axis=0)

@@ -33,8 +33,10 @@ import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save
+from torch import nn
 
 from lib import data, metrics
+from lib.cnn import ACTIVATIONS, CNN, REGULARIZERS
 from lib.data import ROOT
 from lib.norms import NORMS
 from lib.resnet import ResNet
@@ -46,6 +48,12 @@ SUMS = "SHA256SUMS"
 CHECKPOINTS = ("checkpoint.pt", "previous.pt")
 CODE_VERSION = 1  # raise it with a change of code that changes results: old runs then get another id
 NORMS_VERSION = 2  # the same for lib.norms and lib.kernels, of which the other variants know nothing
+
+#: Fields that Run got later. At their default they are no part of the id, so that runs from before keep theirs.
+LATER_FIELDS = ("model", "activation", "loss")
+#: model -> what may stand for `norm`
+NORMS_OF = {"resnet": tuple(NORMS), "cnn": REGULARIZERS}
+OUR_NORMS = tuple(name for name in NORMS if name not in ("torch_bn", "nn"))
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,7 @@ class Run:
     optimizer: str = "sgd"
     lr: float = 0.1  # the assignment's initial learning rate
     momentum: float = 0.9  # He et al. 2016, section 4.2
-    weight_decay: float = 5e-4  # chosen on validation data, with the schedule: study.RECIPE_PROBES
+    weight_decay: float = 5e-4  # `paper` has its own, chosen on validation data: study.RECIPE_PROBES
     schedule: str = "cosine"  # half a period, from lr to 0, a step at a time
     warmup_epochs: int = 2  # linear from 0; the networks without batch statistics start rough at lr 0.1
     clip_norm: float | None = None  # of the whole gradient
@@ -74,12 +82,18 @@ class Run:
     group_size: int = 4  # channels in a group of GN, that is C/4 groups
     augment: str = "crop+flip"  # He et al. 2016, section 4.2
     precision: str = "bf16"  # of the training's convolutions; statistics, loss, weights and evaluation are float32
+    model: str = "resnet"  # or cnn, lib.cnn's, which has no n
+    activation: str = "relu"  # of lib.cnn.ACTIVATIONS; the ResNet has ReLU
+    loss: str = "cross_entropy"  # or mse or l1, between the logits and 1 for the true class, 0 for the others
 
     def __post_init__(self):
         data.check_name(self.dataset)
         if not isinstance(self.data_hash, str):
             raise ValueError(f"data_hash is {self.data_hash!r}; it must be text")
-        allow("norm", self.norm, tuple(NORMS))
+        allow("model", self.model, tuple(NORMS_OF))
+        allow("norm", self.norm, NORMS_OF[self.model])
+        allow("activation", self.activation, tuple(ACTIVATIONS) if self.model == "cnn" else ("relu",))
+        allow("loss", self.loss, ("cross_entropy", "mse", "l1"))
         allow("optimizer", self.optimizer, ("sgd", "adam"))
         allow("schedule", self.schedule, ("cosine", "step", "constant"))
         allow("augment", self.augment, data.AUGMENTATIONS)
@@ -114,15 +128,19 @@ class Run:
     @property
     def code(self) -> int | str:
         """The version of the code that trains this run."""
-        return CODE_VERSION if self.norm in ("torch_bn", "nn") else f"{CODE_VERSION}.{NORMS_VERSION}"
+        return f"{CODE_VERSION}.{NORMS_VERSION}" if self.norm in OUR_NORMS else CODE_VERSION
 
     @cached_property
     def id(self) -> str:
         """Readable, and different for every difference in a field: cifar10-bn-n2-b128-e100-s0-1a2b3c4d."""
         decisive = asdict(self) | {"dataset": self.data_name, "code": self.code}
+        for name in LATER_FIELDS:
+            if decisive[name] == getattr(Run, name):
+                del decisive[name]
         digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:8]
         slug = "".join(c if c.isalnum() or c in "-_" else "_" for c in self.data_name)
-        return f"{slug}-{self.norm}-n{self.n}-b{self.batch_size}-e{self.epochs}-s{self.seed}-{digest}"
+        network = f"n{self.n}" if self.model == "resnet" else self.model
+        return f"{slug}-{self.norm}-{network}-b{self.batch_size}-e{self.epochs}-s{self.seed}-{digest}"
 
 
 def is_number(value, kind) -> bool:
@@ -165,6 +183,13 @@ def write_file(file: Path, content: bytes) -> None:
             f"{file} cannot be written ({error.strerror}); everything that was complete is kept, and the same command goes on "
             "from there"
         ) from None
+
+
+def network(run: Run) -> nn.Module:
+    """The network that a run trains, with new weights."""
+    if run.model == "cnn":
+        return CNN(run.classes, run.norm, run.activation)
+    return ResNet(run.n, run.classes, run.norm, run.group_size)
 
 
 class DamagedRun(ValueError):
@@ -395,9 +420,9 @@ class Result:
     def diverged(self) -> bool:
         return self.metrics["status"] == "diverged"
 
-    def model(self) -> ResNet:
+    def model(self) -> nn.Module:
         """The network with the weights of the best validation epoch, in eval mode."""
-        model = ResNet(self.run.n, self.run.classes, self.run.norm, self.run.group_size)
+        model = network(self.run)
         model.load_state_dict(load_file(self.path / "best.safetensors"))
         return model.eval()
 
@@ -425,7 +450,7 @@ def read_run(path: Path) -> Run | None:
     names = {field.name for field in fields(Run)}
     try:
         config = json.loads((path / "config.json").read_text())
-        return Run(**{name: config[name] for name in names})
+        return Run(**{name: config[name] for name in names if name in config or name not in LATER_FIELDS})
     except (OSError, ValueError, TypeError, KeyError):
         return None
 

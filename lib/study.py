@@ -19,7 +19,7 @@ PROFILES = {
     "smoke": {"n": 1, "epochs": 2, "train_size": 64, "batch_size": 32, "warmup_epochs": 1, "precision": "float32"},
     # 4,000 of CIFAR-10's 40,000 images (or as many as there are); float32, because bf16 saves time on few CPUs.
     "quick": {"epochs": 20, "train_size": 4000, "precision": "float32"},
-    "paper": {},
+    "paper": {"weight_decay": 1e-3},  # chosen on validation data: RECIPE_PROBES
 }
 
 #: Where a variant departs from the common recipe, and why.
@@ -28,30 +28,39 @@ RECIPE = {
     "nn": {"clip_norm": 1.0},
 }
 
-#: Short runs of torch_bn on which schedule and weight decay of `paper` were chosen, by validation accuracy.
+#: What was tried for `paper`, with torch_bn, and compared by validation accuracy. A cosine unless said.
 RECIPE_PROBES = {
-    "cosine, weight decay 5e-4": {},
-    "cosine, weight decay 1e-3": {"weight_decay": 1e-3},
-    "cosine, weight decay 1e-4": {"weight_decay": 1e-4},
-    "step, weight decay 5e-4": {"schedule": "step"},
+    "weight decay 1e-4, 12 epochs": {"weight_decay": 1e-4, "epochs": 12},
+    "weight decay 5e-4, 12 epochs": {"weight_decay": 5e-4, "epochs": 12},
+    "weight decay 1e-3, 12 epochs": {"weight_decay": 1e-3, "epochs": 12},
+    "weight decay 5e-4, steps instead of a cosine, 12 epochs": {"weight_decay": 5e-4, "schedule": "step", "epochs": 12},
+    "weight decay 5e-4, 100 epochs": {"weight_decay": 5e-4},
+    "weight decay 1e-3, 100 epochs": {"weight_decay": 1e-3},
 }
-PROBE_EPOCHS = 12
 
 SMALL_BATCH = 8
 #: In epochs. Stops the small batches early, as the assignment asks, but not within the noise of the first half.
 PATIENCE = {"smoke": 1, "quick": 10, "paper": 30}
 
+#: Batch sizes of the sweep at each profile, and what its runs change: the same shorter schedule for all of them.
+SWEEP_NORMS = ("bn", "bin", "gn")
+SWEEP = {
+    "smoke": ((8, 32), {"epochs": 1}),
+    "quick": ((2, 8, 32, 128), {"epochs": 5, "warmup_epochs": 1}),
+    "paper": ((2, 4, 8, 16, 32, 128, 512), {"epochs": 10, "train_size": 10_000}),
+}
+
 ALL = tuple(NORMS)
-#: notebook -> variants: a norm's key, or key_8 for the small batch.
+#: notebook -> what it needs: a norm's key, key_8 for the small batch, or "sweep", which is many runs.
 NOTEBOOKS = {
     "01_resnet_bn": ("torch_bn",),
     "02_norm_sanity": ("torch_bn", "bn"),
     "03_six_variants": ALL,
-    "04_batch_size": ("bn", "gn", "bn_8", "gn_8"),
+    "04_batch_size": ("bn", "gn", "bn_8", "gn_8", "sweep"),
     "05_feature_quantiles": ALL,
 }
 
-VARIANTS = tuple(dict.fromkeys(variant for variants in NOTEBOOKS.values() for variant in variants))
+EVERYTHING = tuple(dict.fromkeys(name for names in NOTEBOOKS.values() for name in names))
 
 LABELS = {
     "torch_bn": "PyTorch BN",
@@ -64,6 +73,8 @@ LABELS = {
     "bn_8": "BN, batch 8",
     "gn_8": "GN, batch 8",
 }
+
+VARIANTS = tuple(name for name in EVERYTHING if name in LABELS)
 
 Results = dict[str, list[Result]]
 
@@ -92,25 +103,52 @@ class Study:
         if not isinstance(self.changes, dict) or not set(self.changes) <= set(allowed):
             raise ValueError(f"changes is {self.changes!r}; it must be a dict whose keys are among {', '.join(allowed)}")
 
+    def plan(self, names) -> dict[str, list[Run]]:
+        """The runs behind the names of NOTEBOOKS: a variant's own, or each of the sweep's under a name of its own."""
+        found = {}
+        for name in names:
+            found |= self.sweep() if name == "sweep" else {name: self.runs(name)}
+        return found
+
     def runs(self, variant: str) -> list[Run]:
         """The runs of a variant, one for each seed."""
         norm = variant.removesuffix("_8")
-        kwargs = {"norm": norm, "dataset": self.dataset, "augment": "crop" if self.dataset == "digits" else "crop+flip"}
-        if self.dataset.startswith("folder:"):
-            kwargs["classes"] = len(data.class_names(data.folder_path(self.dataset)))
-            kwargs["data_hash"] = data.fingerprint(self.dataset)
-        kwargs |= PROFILES[self.profile] | RECIPE.get(norm, {})
-        if "train_size" in kwargs and kwargs["train_size"] >= data.train_images(self.dataset):
-            del kwargs["train_size"]
+        kwargs = self.common() | {"norm": norm} | RECIPE.get(norm, {})
         if variant.endswith("_8"):
             # Linear scaling of the learning rate with the batch (Wu & He 2018, section 4.1, after Goyal et al. 2017).
             usual = kwargs.get("batch_size", Run.batch_size)
             kwargs |= {"batch_size": SMALL_BATCH, "lr": Run.lr * SMALL_BATCH / usual, "patience": PATIENCE[self.profile]}
         return [Run(**kwargs | self.changes, seed=seed) for seed in self.seeds]
 
-    def fit(self, variants, progress: bool = True) -> Results:
-        """variant -> its finished runs, one for each seed; those that are missing are trained now."""
-        return self.fit_all({variant: self.runs(variant) for variant in variants}, progress)
+    def common(self) -> dict:
+        """What all runs of the profile on this data set have different from a Run's defaults."""
+        kwargs = {"dataset": self.dataset, "augment": "crop" if self.dataset == "digits" else "crop+flip"}
+        if self.dataset.startswith("folder:"):
+            kwargs["classes"] = len(data.class_names(data.folder_path(self.dataset)))
+            kwargs["data_hash"] = data.fingerprint(self.dataset)
+        return self.no_more_than_there_are(kwargs | PROFILES[self.profile])
+
+    def no_more_than_there_are(self, kwargs: dict) -> dict:
+        """Without a train_size that the data set does not have."""
+        if kwargs.get("train_size") and kwargs["train_size"] >= data.train_images(self.dataset):
+            kwargs = {name: value for name, value in kwargs.items() if name != "train_size"}
+        return kwargs
+
+    def sweep(self) -> dict[str, list[Run]]:
+        """BN, BIN and GN at many batch sizes, with the learning rate scaled linearly with the batch and as it is."""
+        sizes, changes = SWEEP[self.profile]
+        changes = self.no_more_than_there_are(self.common() | changes)
+        usual, found = changes.get("batch_size", Run.batch_size), {}
+        for norm in SWEEP_NORMS:
+            for size in sizes:
+                for lr in dict.fromkeys((Run.lr * size / usual, Run.lr)):
+                    kwargs = changes | {"norm": norm, "batch_size": size, "lr": lr} | self.changes
+                    found[f"{LABELS[norm]}, batch {size}, lr {lr:g}"] = [Run(**kwargs, seed=seed) for seed in self.seeds]
+        return found
+
+    def fit(self, names, progress: bool = True) -> Results:
+        """name -> its finished runs, one for each seed; those that are missing are trained now."""
+        return self.fit_all(self.plan(names), progress)
 
     def fit_all(self, plan: dict[str, list[Run]], progress: bool = True) -> Results:
         """The finished runs of a plan, which names them. Every missing run is held against its data before any is trained,
@@ -137,9 +175,8 @@ class Study:
         return data.load(run.dataset, self.data_dir, run.split_seed, run.train_size)
 
     def recipe_probes(self) -> dict[str, list[Run]]:
-        """Name of a recipe -> its short runs."""
-        changes = {name: {"epochs": PROBE_EPOCHS} | change for name, change in RECIPE_PROBES.items()}
-        return {name: replace(self, changes=change).runs("torch_bn") for name, change in changes.items()}
+        """Name of a recipe -> its runs."""
+        return {name: replace(self, changes=change).runs("torch_bn") for name, change in RECIPE_PROBES.items()}
 
     def dataset_title(self) -> str:
         titles = {"digits": "handwritten digits", "cifar10": "CIFAR-10"}
@@ -188,22 +225,22 @@ def main(argv=None) -> int:
     parser.add_argument("--outputs", default="outputs", help="where the runs are kept (default: outputs)")
     parser.add_argument("--jobs", default="auto", help="runs side by side (default: auto, one for each core)")
     parser.add_argument("--backend", default="local", help=f"one of {', '.join(jobs.BACKENDS)} (default: local)")
-    parser.add_argument("--probes", action="store_true", help="train the short runs that the recipe was chosen on, instead")
-    parser.add_argument("--variants", help="as in bn,gn_8 (default: all that the notebooks need)")
+    parser.add_argument("--probes", action="store_true", help="train the runs that the recipe was chosen on, instead")
+    parser.add_argument("--variants", help="as in bn,gn_8,sweep (default: all that the notebooks need)")
     args = parser.parse_args(argv)
 
     def work() -> int:
-        variants = VARIANTS if args.variants is None else args.variants.split(",")
-        for variant in variants:
-            runs.allow("variant", variant, VARIANTS)
+        names = EVERYTHING if args.variants is None else args.variants.split(",")
+        for name in names:
+            runs.allow("variant", name, EVERYTHING)
         where = {"jobs": args.jobs, "backend": args.backend}
         study = Study(args.profile, args.dataset, args.data_dir, args.seeds, args.outputs, **where)
-        found = study.fit_all(study.recipe_probes()) if args.probes else study.fit(variants)
+        found = study.fit_all(study.recipe_probes()) if args.probes else study.fit(names)
         for name, results in found.items():
             for result in results:  # the probes are compared on validation data
                 split = "val" if args.probes else "test"
                 accuracy = "diverged" if result.diverged else f"{split} accuracy {result.score(split=split):.4f}"
-                print(f"{LABELS.get(name, name):14} seed {result.run.seed}  {accuracy}  best epoch {result.best_epoch}")
+                print(f"{LABELS.get(name, name)}: seed {result.run.seed}  {accuracy}  best epoch {result.best_epoch}")
         return 0
 
     return command(work)

@@ -198,6 +198,39 @@ def cost(found: Found) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+#: How the learning rate of the sweep goes with the batch size, as its column `rule` names it.
+RULES = ("scaled with the batch", "the same for all")
+
+
+def sweep(found: Found, batch_size: int) -> pd.DataFrame:
+    """One row per norm, batch size and rule for the learning rate: test and validation accuracy (fractions; the mean over the
+    seeds that did not diverge, NaN if all did), low and high (95 % interval on test), the number of runs, of those that
+    diverged, and the name of the runs in `found`. At `batch_size`, from which the learning rate is scaled, the rules agree."""
+    rows, usual = [], {results[0].run.lr for results in found.values() if results[0].run.batch_size == batch_size}
+    for name, results in found.items():
+        run, kept = results[0].run, [result for result in results if not result.diverged]
+        row = {"norm": run.norm, "batch_size": run.batch_size, "runs": len(results), "diverged": len(results) - len(kept)}
+        row |= dict.fromkeys(("accuracy", "low", "high", "val_accuracy"), np.nan)
+        if kept:
+            row |= dict(zip(("accuracy", "low", "high"), metrics.interval([r.correct() for r in kept]), strict=True))
+            row["val_accuracy"] = np.mean([r.score(split="val") for r in kept])
+        scaled, same = RULES
+        rules = RULES if run.batch_size == batch_size else (same,) if run.lr in usual else (scaled,)
+        rows += [row | {"rule": rule, "name": name} for rule in rules]
+    return pd.DataFrame(rows).sort_values("rule", kind="stable", ignore_index=True)
+
+
+def sweep_change(found: Found, rows: pd.DataFrame, norm: str, rule: str, size: int) -> tuple[int, float, float, float] | None:
+    """What a norm's test accuracy at a batch size differs (fraction, with its 95 % interval) from that at the size which is
+    best on validation data, and that size. None if nothing can be compared."""
+    rows = rows[(rows["norm"] == norm) & (rows["rule"] == rule)].dropna(subset="accuracy").set_index("batch_size")
+    if size not in rows.index:
+        return None
+    best = rows["val_accuracy"].idxmax()
+    a, b = ([r.correct() for r in found[rows.loc[at, "name"]] if not r.diverged] for at in (size, best))
+    return int(best), *(metrics.difference(a, b) if size != best else (0.0, 0.0, 0.0))
+
+
 def gate_values(results: list[Result]) -> pd.DataFrame:
     """BIN's gates at the best epoch: columns layer (in forward order), channel, rho, seed."""
     rows = []

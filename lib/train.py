@@ -13,11 +13,12 @@ from dataclasses import fields, replace
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from lib import data as data_module
 from lib import metrics, runs
+from lib.cnn import CNN
 from lib.norms import gates, keep_gates
 from lib.resnet import ResNet
 from lib.runs import Folder, Result, Run
@@ -107,6 +108,15 @@ def check_data(run: Run, data: data_module.Data) -> None:
     if run.classes != len(data.classes):
         raise ValueError(f"classes (r) is {run.classes}, but {run.data_name} has {len(data.classes)} classes; give that number")
     height, width = data.train.images.shape[2:]
+    if run.model == "cnn":
+        if (height, width) != (CNN.side, CNN.side):
+            raise ValueError(f"the images are {height}×{width}; the CNN takes {CNN.side}×{CNN.side}")
+        if run.norm == "torch_bn" and 1 in (run.batch_size, len(data.train) % run.batch_size):
+            raise ValueError(
+                f"{len(data.train)} images in batches of {run.batch_size} leave a batch of one image, which has no variance to "
+                "divide by after the second linear layer; give another batch_size"
+            )
+        return
     if height % ResNet.stride or width % ResNet.stride:
         raise ValueError(f"the images are {height}×{width}; both sides must be multiples of {ResNet.stride}")
     check_statistics(run, len(data.train), height * width // ResNet.stride**2)
@@ -124,11 +134,11 @@ def check_statistics(run: Run, images: int, smallest_map: int) -> None:
         )
 
 
-def new_model(run: Run) -> ResNet:
+def new_model(run: Run) -> nn.Module:
     """The network with its initial weights, which depend on the seed but not on the norm."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
-        return ResNet(run.n, run.classes, run.norm, run.group_size)
+        return runs.network(run)
 
 
 def new_optimizer(run: Run, model: nn.Module) -> torch.optim.Optimizer:
@@ -179,7 +189,7 @@ def train(run: Run, data: data_module.Data, folder: Folder, device: torch.device
             row = {"epoch": epoch, "lr": learning_rate(run, epoch - 0.5)}
             row |= trainer.epoch(epoch, bar)
             start = time.perf_counter()
-            val = evaluate(model, data, data.val)
+            val = evaluate(model, data, data.val, run.loss)
             row |= {"val_loss": val["loss"], "val_accuracy": val["accuracy"]}
             row |= {"eval_seconds": time.perf_counter() - start} | metrics.quantiles(val["features"])
             state["history"].append(row)
@@ -236,6 +246,16 @@ class Trainer:
         """One pass over the training split: mean loss and accuracy while training, and the seconds it took."""
         start = time.perf_counter()
         self.model.train()
+        seed = data_module.generator(self.run.seed, epoch).initial_seed()
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(seed)  # of dropout: a resumed epoch drops what it would have dropped
+            self.steps_of_epoch(epoch, bar)
+        mean_loss, accuracy = (self.loss_sum / self.count).item(), (self.correct / self.count).item()  # waits for the device
+        if self.at.item() != self.steps:
+            raise RuntimeError(f"{self.at.item()} of {self.steps} steps were done on {self.device}")
+        return {"train_loss": mean_loss, "train_accuracy": accuracy, "seconds": time.perf_counter() - start}
+
+    def steps_of_epoch(self, epoch: int, bar) -> None:
         self.plan.copy_(data_module.epoch_plan(self.data, self.run.batch_size, self.run.augment, self.run.seed, epoch))
         self.lr.copy_(torch.tensor([learning_rate(self.run, epoch - 1 + (i + 1) / self.steps) for i in range(self.steps)]))
         for counter in (self.at, self.loss_sum, self.correct):
@@ -247,10 +267,6 @@ class Trainer:
             else:
                 self.step(size)
             bar.update()
-        mean_loss, accuracy = (self.loss_sum / self.count).item(), (self.correct / self.count).item()  # waits for the device
-        if self.at.item() != self.steps:
-            raise RuntimeError(f"{self.at.item()} of {self.steps} steps were done on {self.device}")
-        return {"train_loss": mean_loss, "train_accuracy": accuracy, "seconds": time.perf_counter() - start}
 
     def step(self, size: int) -> None:
         """One batch of `size` images: forward, backward, optimizer."""
@@ -259,7 +275,7 @@ class Trainer:
         bf16 = self.run.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16, cache_enabled=False):
             logits = self.model(x).float()
-        loss = F.cross_entropy(logits, y)
+        loss = loss_of(logits, y, self.run.loss)
         self.optimizer.zero_grad()
         loss.backward()
         if self.run.clip_norm is not None:
@@ -289,9 +305,18 @@ class Trainer:
         self.graph.replay()
 
 
+def loss_of(logits: Tensor, labels: Tensor, name: str) -> Tensor:
+    """Mean loss over logits (N, r) and labels (N,): cross-entropy (nats), or the mean squared or absolute difference between
+    the logits and 1 for the true class, 0 for the others."""
+    if name == "cross_entropy":
+        return F.cross_entropy(logits, labels)
+    target = (labels[:, None] == torch.arange(logits.shape[1], device=labels.device)).to(logits.dtype)
+    return F.mse_loss(logits, target) if name == "mse" else F.l1_loss(logits, target)
+
+
 @torch.no_grad()
-def evaluate(model: nn.Module, data: data_module.Data, split: data_module.Split) -> dict:
-    """Mean loss, accuracy, predictions (N,) and penultimate features (N, 64) of a split, in eval mode and float32."""
+def evaluate(model: nn.Module, data: data_module.Data, split: data_module.Split, loss: str = "cross_entropy") -> dict:
+    """Mean loss, accuracy, predictions (N,) and penultimate features (N, channels) of a split, in eval mode and float32."""
     model.eval()
     features, logits = [], []
     for x, _ in data_module.eval_batches(data, split):
@@ -301,7 +326,7 @@ def evaluate(model: nn.Module, data: data_module.Data, split: data_module.Split)
     features, logits = torch.cat(features), torch.cat(logits)
     predictions = logits.argmax(1)
     return {
-        "loss": F.cross_entropy(logits, split.labels).item(),
+        "loss": loss_of(logits, split.labels, loss).item(),
         "accuracy": (predictions == split.labels).double().mean().item(),
         "predictions": predictions.cpu().numpy(),
         "features": features.cpu().numpy(),
@@ -314,7 +339,7 @@ def finish(run: Run, model, data, folder: Folder, state: dict, device) -> None:
     splits, arrays = {}, {}
     for name in runs.SPLITS:
         split = getattr(data, name)
-        found = evaluate(model, data, split)
+        found = evaluate(model, data, split, run.loss)
         labels = split.labels.cpu().numpy()
         splits[name] = {"loss": found["loss"]} | metrics.scores(labels, found["predictions"], run.classes)
         arrays |= {f"{name}_labels": labels.astype(np.int16), f"{name}_predictions": found["predictions"].astype(np.int16)}

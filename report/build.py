@@ -21,7 +21,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from lib import runs
 from lib.jobs import end_with_parent
 from lib.plots import table_html
-from lib.study import LABELS, NOTEBOOKS, VARIANTS, Study
+from lib.study import EVERYTHING, LABELS, NOTEBOOKS, Study
 from lib.train import Parser, command
 
 HERE = Path(__file__).resolve().parent
@@ -37,7 +37,8 @@ def code_of(source: Path) -> str:
 
 def fingerprint(source: Path, study: Study, parameters: dict) -> str:
     """Changes with anything an execution depends on: the notebook, the code, the parameters, its runs' results."""
-    needed = [runs.Folder(run, study.outputs).path for variant in NOTEBOOKS[source.stem] for run in study.runs(variant)]
+    plan = study.plan(NOTEBOOKS[source.stem])
+    needed = [runs.Folder(run, study.outputs).path for runs_of_one in plan.values() for run in runs_of_one]
     sums = [(path / runs.SUMS).read_text() if (path / runs.SUMS).is_file() else "missing" for path in needed]
     return runs.sha256(repr((sorted(parameters.items()), code_of(source), sums)).encode())
 
@@ -148,12 +149,12 @@ def abstract(study: Study, headlines: list[str]) -> str:
 def appendix(study: Study) -> list:
     """How the results were made: every run, its cost and where it ran. Only runs that are finished are listed."""
     rows, environments = [], []
-    for variant in VARIANTS:
-        for run in study.runs(variant):
+    for variant, planned in study.plan(EVERYTHING).items():
+        for run in planned:
             if runs.Folder(run, study.outputs).sound:
                 result = runs.Result(run, study.outputs)
                 minutes = result.metrics["train_seconds"] / 60
-                name = LABELS[variant] + " (diverged)" * result.diverged
+                name = LABELS.get(variant, variant) + " (diverged)" * result.diverged
                 rows.append({"variant": name, "run": run.id, "epochs": result.metrics["epochs_run"], "minutes": minutes})
                 environments.append(result.env)
     text = "# Appendix: how the results were made {.unnumbered}\n\n"
@@ -196,8 +197,7 @@ def build(study: Study, target: Path, jobs: int, sources: Path = SOURCES) -> dic
     """Execute what changed, then write target/report.html and target/report.pdf. Returns the failures by notebook."""
     from report.export import ReportHTMLExporter, TypstPDFExporter
 
-    for variant in VARIANTS:
-        study.runs(variant)  # names what is wrong with the data folder, before anything is made
+    study.plan(EVERYTHING)  # names what is wrong with the data folder, before anything is made
     folder = study.outputs / "notebooks"
     if folder.resolve() == sources.resolve():
         raise ValueError(f"outputs is {study.outputs}, whose notebooks/ are the sources; give another folder, as outputs/")

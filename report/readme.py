@@ -11,9 +11,10 @@ import sys
 import numpy as np
 import pandas as pd
 
+from benchmarks import precision
 from lib import plots, runs
 from lib.runs import Result
-from lib.study import LABELS, PROBE_EPOCHS, VARIANTS, Study
+from lib.study import LABELS, VARIANTS, Study
 
 README, FIGURE = runs.ROOT / "README.md", runs.ROOT / "report" / "results.svg"
 BENCHMARKS = runs.ROOT / "benchmarks"
@@ -34,14 +35,24 @@ def finished(outputs=runs.ROOT / "outputs") -> dict[str, list[Result]]:
     return {variant: results for variant, results in found.items() if results}
 
 
+def forerunners(outputs=runs.ROOT / "outputs") -> dict[str, list[Result]]:
+    """Name -> the committed run of full length with another recipe: shown as long as no run with the chosen one is there."""
+    study = Study("paper", "cifar10")
+    usual, known = study.runs("torch_bn")[0], committed()
+    tried = {name: run for name, (run,) in study.recipe_probes().items() if run.epochs == usual.epochs and run != usual}
+    return {f"{LABELS['torch_bn']}, {name}": [Result(run, outputs)] for name, run in tried.items() if run.id in known}
+
+
 def results_table(found: dict[str, list[Result]]) -> str:
     rows = [
         "| norm | test accuracy | validation accuracy | seeds | best epoch | minutes a run | hardware |",
         "|:--|--:|--:|--:|--:|--:|:--|",
     ]
-    for variant, all_results in found.items():
+    for variant, all_results in (found or forerunners()).items():
         results = [result for result in all_results if not result.diverged]
-        cells = [LABELS[variant] + f" ({len(all_results) - len(results)} diverged)" * (len(results) < len(all_results))]
+        cells = [
+            LABELS.get(variant, variant) + f" ({len(all_results) - len(results)} diverged)" * (len(results) < len(all_results))
+        ]
         if not results:
             rows.append(f"| {cells[0]} | – | – | 0 | – | – | – |")
             continue
@@ -62,9 +73,9 @@ def results_table(found: dict[str, list[Result]]) -> str:
 def recipe_table(outputs=runs.ROOT / "outputs") -> str:
     rows = ["| recipe | validation accuracy |", "|:--|--:|"]
     for name, (run,) in Study("paper", "cifar10").recipe_probes().items():
-        if run.id in committed():
-            rows.append(f"| {name} | {Result(run, outputs).score(split='val'):.4f} |")
-    return "\n".join([*rows, "", f"PyTorch BN, {PROBE_EPOCHS} epochs, one seed, at the best validation epoch."])
+        score = f"{Result(run, outputs).score(split='val'):.4f}" if run.id in committed() else "not trained yet"
+        rows.append(f"| {name} | {score} |")
+    return "\n".join([*rows, "", "PyTorch BN, one seed, at the best validation epoch."])
 
 
 #: name of a ratio in benchmarks/engine.csv -> what it says, and what was aimed at
@@ -83,13 +94,13 @@ RATIOS = {
 def engine_table(folder=BENCHMARKS) -> str:
     table = pd.read_csv(folder / "engine.csv")
     machines = list(dict.fromkeys(zip(table["device"], table["precision"], table["threads"], strict=True)))
-    titles = " | ".join(f"{name}, {precision}, {threads} threads" for name, precision, threads in machines)
+    titles = " | ".join(f"{name}, {kind}, {threads} threads" for name, kind, threads in machines)
     rows = [f"| ratio | {titles} | aim |", "|:--" + "|--:" * len(machines) + "|--:|"]
     by_machine = [table[table["device"] == name].dropna(subset="ratio").set_index("what")["ratio"] for name, _, _ in machines]
     for ratio, (words, aim) in RATIOS.items():
         rows.append(f"| {words} | " + " | ".join(f"{found[ratio]:.2f}" for found in by_machine) + f" | {aim} |")
     images = table.dropna(subset="images_per_second")
-    for name, precision, _ in machines:
+    for name, kind, _ in machines:
         found = images[images["device"] == name].set_index(["what", "batch"])["images_per_second"]
         listed = "; ".join(
             f"{words} {found[what, 128]:,.0f}"
@@ -98,7 +109,7 @@ def engine_table(folder=BENCHMARKS) -> str:
                 ("with our BN", "engine, our BN"), ("convolutions alone", "convolutions alone"),
             )
         )  # fmt: skip
-        rows += ["", f"{name}, images per second at batch 128 ({precision}; the tutorial's loop in float32): {listed}."]
+        rows += ["", f"{name}, images per second at batch 128 ({kind}; the tutorial's loop in float32): {listed}."]
     return "\n".join(rows)
 
 
@@ -115,8 +126,8 @@ GROWS = {
 
 def growth_table(folder=BENCHMARKS) -> str:
     table, rows = pd.read_csv(folder / "growth.csv"), []
-    for (device, precision), found in table.groupby(["device", "precision"], sort=False):
-        rows += [f"{device}, {precision}:", "", "| what grows | values | cost |", "|:--|:--|:--|"]
+    for (device, kind), found in table.groupby(["device", "precision"], sort=False):
+        rows += [f"{device}, {kind}:", "", "| what grows | values | cost |", "|:--|:--|:--|"]
         for what, (words, units) in GROWS.items():
             part = found[found["what"] == what]
             costs = [" / ".join(f"{value:,.0f}" for value in part[column]) + f" {unit}" for column, unit in units.items()]
@@ -126,6 +137,16 @@ def growth_table(folder=BENCHMARKS) -> str:
     return "\n".join(rows).strip()
 
 
+def precision_lines(outputs=runs.ROOT / "outputs") -> str:
+    """What benchmarks.precision says of its committed runs."""
+    plan = precision.plan(Study("paper", "cifar10", seeds=precision.SEEDS))
+    missing = [run.id for runs_of_one in plan.values() for run in runs_of_one if run.id not in committed()]
+    if missing:
+        return f"Not trained yet: {', '.join(missing)}."
+    lines = precision.report({name: [Result(run, outputs) for run in found] for name, found in plan.items()})
+    return "\n".join(f"- {line}" for line in lines)
+
+
 def filled(text: str) -> str:
     """The README's text with every generated block made anew."""
     blocks = {
@@ -133,6 +154,7 @@ def filled(text: str) -> str:
         "recipe": recipe_table(),
         "engine": engine_table(),
         "growth": growth_table(),
+        "precision": precision_lines(),
     }
     for name, block in blocks.items():
         pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
@@ -144,11 +166,13 @@ def filled(text: str) -> str:
 
 def main() -> int:
     README.write_text(filled(README.read_text()))
-    found = finished()
-    if found:
-        plots.setup()
-        frames = {variant: [result.history for result in results] for variant, results in found.items()}
-        plots.learning_curves(frames, LABELS).savefig(FIGURE, metadata={"Date": None})
+    found, labels = finished(), LABELS
+    if not found:
+        name, results = next(iter(forerunners().items()))
+        labels, found = {"torch_bn": name}, {"torch_bn": results}
+    plots.setup()
+    frames = {variant: [result.history for result in results] for variant, results in found.items()}
+    plots.learning_curves(frames, labels).savefig(FIGURE, metadata={"Date": None})
     return 0
 
 

@@ -5,7 +5,7 @@ os.environ.setdefault("MPLBACKEND", "agg")
 import pytest
 import torch
 
-from lib.study import VARIANTS, Study
+from lib.study import EVERYTHING, Study
 from report import build
 
 
@@ -19,6 +19,6 @@ def smoke(tmp_path_factory):
     """All notebooks executed at profile smoke with two seeds and the report built: (study, report folder, what failed)."""
     folder = tmp_path_factory.mktemp("smoke")
     study = Study("smoke", "digits", seeds=(0, 1), outputs=folder / "outputs")
-    study.fit(VARIANTS, progress=False)
+    study.fit(EVERYTHING, progress=False)
     failures = build.build(study, folder / "report", jobs=2)
     return study, folder / "report", failures

@@ -34,9 +34,10 @@ def test_one_recipe_for_all_but_where_the_study_says_why():
 
 
 def test_notebooks_share_runs():
-    ids = {name: {run.id for v in variants for run in PAPER.runs(v)} for name, variants in NOTEBOOKS.items()}
+    plans = {name: PAPER.plan(names) for name, names in NOTEBOOKS.items()}
+    ids = {name: {run.id for planned in plan.values() for run in planned} for name, plan in plans.items()}
     assert ids["01_resnet_bn"] < ids["02_norm_sanity"] < ids["03_six_variants"] == ids["05_feature_quantiles"]
-    assert len(set.union(*ids.values())) == 9
+    assert len(set.union(*ids.values())) == 9 + 39
 
 
 def test_small_batches_have_scaled_learning_rate_and_the_same_epochs():
@@ -44,6 +45,42 @@ def test_small_batches_have_scaled_learning_rate_and_the_same_epochs():
     assert (small.batch_size, small.epochs, small.seed) == (8, large.epochs, large.seed)
     assert small.lr == pytest.approx(0.1 * 8 / 128) and small.patience
     assert {f for f in large.__dataclass_fields__ if getattr(large, f) != getattr(small, f)} == {"batch_size", "lr", "patience"}
+
+
+def test_sweep_differs_in_norm_batch_size_and_learning_rate_only():
+    runs_of_sweep = [run for planned in PAPER.sweep().values() for run in planned]
+    (usual,) = (vars(run) for run in PAPER.runs("bn"))
+    fields = {name for run in runs_of_sweep for name in usual if getattr(run, name) != usual[name]}
+    assert fields == {"norm", "batch_size", "lr", "epochs", "train_size"}
+    assert {(run.epochs, run.train_size) for run in runs_of_sweep} == {(10, 10_000)}
+    for norm in ("bn", "bin", "gn"):
+        found = {(run.batch_size, run.lr) for run in runs_of_sweep if run.norm == norm}
+        sizes = (2, 4, 8, 16, 32, 128, 512)
+        assert found == {(size, 0.1 * size / 128) for size in sizes} | {(size, 0.1) for size in sizes}
+
+
+def test_sweep_table_names_rules_and_diverged_runs():
+    def fake(norm, size, lr, right, diverged=False):
+        result = FakeResult(right)
+        result.run = SimpleNamespace(norm=norm, batch_size=size, lr=lr)
+        result.diverged, result.score = diverged, lambda split: right / 1000
+        return [result]
+
+    found = {
+        "a": fake("bn", 2, 0.1, 300), "b": fake("bn", 2, 0.002, 500), "c": fake("bn", 128, 0.1, 800),
+        "d": fake("bn", 512, 0.1, 810),
+        "e": fake("gn", 2, 0.1, 1, diverged=True), "f": fake("gn", 128, 0.1, 700),
+    }  # fmt: skip
+    rows = tables.sweep(found, 128)
+    scaled, same = tables.RULES
+    at = rows.set_index(["norm", "rule", "batch_size"])
+    assert at.loc[("bn", scaled, 2), "accuracy"] == 0.5 and at.loc[("bn", same, 2), "accuracy"] == 0.3
+    assert at.loc[("bn", scaled, 128), "name"] == at.loc[("bn", same, 128), "name"] == "c"
+    assert np.isnan(at.loc[("gn", same, 2), "accuracy"]) and at.loc[("gn", same, 2), "diverged"] == 1
+    best, gap, low, high = tables.sweep_change(found, rows, "bn", same, 2)
+    assert best == 512 and gap == pytest.approx(-0.51) and low < gap < high < 0
+    assert tables.sweep_change(found, rows, "gn", same, 2) is None
+    assert tables.sweep_change(found, rows, "gn", scaled, 128) == (128, 0.0, 0.0, 0.0)
 
 
 def test_digits_are_not_flipped():
@@ -93,7 +130,7 @@ def test_command_line_trains_what_is_asked_for_and_no_more(tmp_path):
     assert done.returncode == 0, done.stderr
     (folder,) = (tmp_path / "runs").iterdir()
     assert "-gn-" in folder.name and "-b8-" in folder.name
-    assert re.search(r"GN, batch 8 +seed 0 +test accuracy 0\.\d{4}", done.stdout)
+    assert re.search(r"GN, batch 8: seed 0  test accuracy 0\.\d{4}", done.stdout)
     assert "epoch 2/2" in done.stderr and "val" in done.stderr  # the progress bar
 
 

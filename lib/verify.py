@@ -1,0 +1,71 @@
+"""Reload the best model of every finished run, score it again and hold that against what the run wrote down.
+
+    python -m lib.verify --outputs outputs --data-dir data
+
+A line for each run; the exit code is 1 if any run is damaged or its model does not give its accuracy.
+"""
+
+import sys
+
+import numpy as np
+import torch
+
+from lib import data, runs
+from lib.runs import Result
+from lib.train import Parser, check_device, command, evaluate, load_data
+
+SPLITS = ("val", "test")
+#: Share of a split's predictions that may differ: another machine rounds differently, and some image may lie on the border.
+TOLERANCE = 0.001
+
+
+def check(result: Result, loaded: data.Data, device) -> dict[str, tuple[float, int]]:
+    """split -> accuracy of the reloaded model, and how many of its predictions are not those that were stored."""
+    model, found = result.model().to(device), {}
+    for split in SPLITS:
+        scored = evaluate(model, loaded, getattr(loaded, split))
+        found[split] = scored["accuracy"], int(np.sum(scored["predictions"] != result.predictions[f"{split}_predictions"]))
+    return found
+
+
+def agrees(result: Result, split: str, accuracy: float, changed: int) -> bool:
+    images = len(result.correct(split))
+    return changed <= TOLERANCE * images and abs(accuracy - result.score(split=split)) * images <= changed + 1e-6
+
+
+def main(argv=None) -> int:
+    parser = Parser(prog="python -m lib.verify", description=__doc__.split("\n")[0])
+    parser.add_argument("--outputs", default="outputs", help="where the runs are kept (default: outputs)")
+    parser.add_argument("--data-dir", default="data", help="where CIFAR-10 lies or is downloaded to (default: data)")
+    args = parser.parse_args(argv)
+
+    def work() -> int:
+        damaged, loaded, wrong = [], {}, 0
+        found = runs.stored(runs.check_folder("outputs", args.outputs), say=damaged.append)
+        if not found and not damaged:
+            raise ValueError(f"outputs is {args.outputs}, which has no finished run")
+        print(*damaged, sep="\n", end="\n" * bool(damaged))
+        torch.backends.cudnn.allow_tf32 = False  # as in training: float32 is float32
+        device = check_device(None)
+        for result in found:
+            if result.diverged:
+                print(f"{result.run.id}: diverged, so there is no accuracy to compare")
+                continue
+            key = (result.run.dataset, result.run.split_seed, result.run.train_size)
+            loaded[key] = loaded.get(key) or load_data(result.run, args.data_dir).to(device)
+            for split, (accuracy, changed) in check(result, loaded[key], device).items():
+                good = agrees(result, split, accuracy, changed)
+                wrong += not good
+                print(
+                    f"{result.run.id}: {split} accuracy {accuracy:.4f}, written {result.score(split=split):.4f}, "
+                    f"{changed} predictions differ: {'agrees' if good else 'DOES NOT AGREE'}",
+                    flush=True,
+                )
+        print(f"{len(found)} runs checked, {wrong} accuracies do not agree, {len(damaged)} damaged")
+        return 1 if wrong or damaged else 0
+
+    return command(work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""make verify: the stored models give the accuracies that the table has, and it is noticed where one does not."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from lib import runs, verify
+from lib.runs import Folder, Run
+from lib.train import fit
+
+
+@pytest.fixture
+def trained(tmp_path):
+    run = Run("gn", n=1, dataset="digits", train_size=64, batch_size=32, epochs=1, warmup_epochs=0, augment="none")
+    fit(run, tmp_path, progress=False)
+    return run, tmp_path
+
+
+def test_a_stored_model_gives_its_accuracy(trained, capsys):
+    run, outputs = trained
+    assert verify.main(["--outputs", str(outputs)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(": ")[0] for line in lines[:-1]] == [run.id] * 2
+    assert all(line.endswith("0 predictions differ: agrees") for line in lines[:-1])
+    assert lines[-1] == "1 runs checked, 0 accuracies do not agree, 0 damaged"
+
+
+def test_another_model_is_noticed_even_if_its_sums_fit(trained, capsys):
+    run, outputs = trained
+    file = Folder(run, outputs).path / "best.safetensors"
+    weights = load_file(file)
+    weights["linear.bias"] += torch.linspace(0, 5, 10)
+    save_file(weights, file)
+    Folder(run, outputs).seal()
+    assert verify.main(["--outputs", str(outputs)]) == 1
+    out = capsys.readouterr().out
+    assert "DOES NOT AGREE" in out and out.endswith("2 accuracies do not agree, 0 damaged\n")
+
+
+def test_a_damaged_run_is_noticed(trained, capsys):
+    run, outputs = trained
+    (Folder(run, outputs).path / "history.csv").write_text("epoch\n")
+    assert verify.main(["--outputs", str(outputs)]) == 1
+    assert capsys.readouterr().out.endswith("0 runs checked, 0 accuracies do not agree, 1 damaged\n")
+
+
+@pytest.mark.parametrize("accuracy, changed, good", [(0.8, 0, True), (0.801, 1, True), (0.802, 1, False), (0.8, 2, False)])
+def test_only_a_thousandth_of_the_predictions_may_differ(accuracy, changed, good):
+    class Fake:
+        def correct(self, split):
+            return np.arange(1000) < 800
+
+        def score(self, split):
+            return 0.8
+
+    assert verify.agrees(Fake(), "test", accuracy, changed) == good
+
+
+def test_an_empty_outputs_folder_is_said(tmp_path, capsys):
+    assert verify.main(["--outputs", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"error: outputs is {tmp_path}, which has no finished run\n"
+    assert runs.stored(tmp_path) == []
