@@ -1,9 +1,9 @@
 """What a run costs as it grows: seconds an epoch and memory against depth, batch and image size; images per second against the
-number of runs side by side; the report's seconds against its runs.
+number of runs side by side; the report's seconds against its runs; Grad-CAM against the image size.
 
-    python -m benchmarks.growth [--only n batch_size image_size jobs report]
+    python -m benchmarks.growth [--only n batch_size image_size gradcam jobs report]
 
-Each row of the first three is measured in a process of its own, for its peak of memory, with our BN on one thread as a study's
+Each row of the first four is measured in a process of its own, for its peak of memory, with our BN on one thread as a study's
 runs have it (or on the GPU), and scaled up to an epoch of CIFAR-10's 40,000 images. It prints the tables and keeps them in
 benchmarks/growth.csv.
 """
@@ -23,7 +23,7 @@ import torch
 from tqdm.auto import tqdm
 
 from benchmarks.engine import random_data
-from lib import runs, train
+from lib import cam, runs, train
 from lib.resnet import bf16_is_slow
 from lib.runs import ROOT, Run
 from lib.study import EVERYTHING, Study
@@ -37,7 +37,9 @@ GROWING = {
     "n": ((1, 2, 3, 5, 9), {}),
     "batch_size": ((2, 4, 8, 16, 32, 64, 128, 256, 512), {}),
     "image_size": ((32, 64, 128, 256), {"batch_size": 16}),
+    "gradcam": ((32, 64, 128, 256), {}),
 }
+MAPS = 100  # images for which Grad-CAM's seconds are given
 START, JOBS_SECONDS = 30, 20
 SEEDS = (1, 4, 16)  # times 9 variants: runs in the report
 
@@ -68,6 +70,18 @@ def measure(setting: dict) -> dict:
     return {"seconds": seconds, "MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10}
 
 
+def measure_maps(image_size: int) -> dict:
+    """Seconds for MAPS images' Grad-CAM maps by one network with BN, and the peak of memory in MiB, both of this process."""
+    torch.set_num_threads(1)
+    data = random_data(MAPS, image_size)
+    model, seconds = train.new_model(Run(norm="bn")), []
+    for _ in range(3):
+        start = time.perf_counter()
+        cam.maps(model, data, data.train)
+        seconds.append(time.perf_counter() - start)
+    return {"seconds": min(seconds), "MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10}
+
+
 def alone(setting: dict) -> dict:
     command = [sys.executable, "-m", "benchmarks.growth", "--one", json.dumps(setting)]
     return json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
@@ -75,7 +89,8 @@ def alone(setting: dict) -> dict:
 
 def growth(what: str) -> list[dict]:
     values, unusual = GROWING[what]
-    return [{"what": what, "value": value} | alone(USUAL | unusual | {what: value}) for value in tqdm(values, desc=what)]
+    settings = [{"gradcam": value} if what == "gradcam" else USUAL | unusual | {what: value} for value in values]
+    return [{"what": what, "value": value} | alone(s) for value, s in zip(values, tqdm(settings, desc=what), strict=True)]
 
 
 def images_between(start: float, end: float) -> int:
@@ -124,7 +139,8 @@ def main(argv=None) -> None:
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.one:
-        print(json.dumps(measure(json.loads(args.one))))
+        setting = json.loads(args.one)
+        print(json.dumps(measure_maps(setting["gradcam"]) if "gradcam" in setting else measure(setting)))
         return
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     about = {"device": runs.environment(device)["device"], "precision": precision()}

@@ -6,6 +6,7 @@
 """
 
 import hashlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -79,6 +80,13 @@ class Data:
         pixels = (image * (height + 2 * PAD) + y)[:, :, None] * (width + 2 * PAD) + x[:, None]
         return self.padded.index_select(0, pixels.flatten()).view(len(plan), height, width, 3)
 
+    def augmented(self, split: Split, how: str, seed: int) -> Split:
+        """A split's images as training would show them in some epoch, in another order."""
+        source = replace(self, train=split)
+        plan = epoch_plan(source, len(split), how, seed, epoch=1)
+        parts = [source.cropped(rows) for rows in plan.split(1000)]
+        return Split(torch.cat(parts).permute(0, 3, 1, 2), split.labels[plan[:, 0]])
+
     def batch(self, plan: Tensor) -> tuple[Tensor, Tensor]:
         """The same, normalized, as float32 (B, 3, H, W) in channels-last memory, and the labels (B,)."""
         images, (scale, offset) = self.cropped(plan), self.scale_and_offset
@@ -87,20 +95,40 @@ class Data:
         return x.view(images.shape).permute(0, 3, 1, 2), self.train.labels[plan[:, 0]]
 
 
-def load(dataset: str, data_dir="data", split_seed: int = 0, train_size: int | None = None) -> Data:
+def load(dataset: str, data_dir="data", split_seed: int = 0, train_size: int | None = None, only_classes: str = "") -> Data:
     """The data set `dataset`, its training images split at random into training and validation by `split_seed`.
 
-    `train_size` keeps only the first so many training images of that split, and a fourth as many for validation.
-    ValueError (unknown, damaged or empty data) says what was given and what is allowed.
+    `only_classes`, as in "0-4", keeps the images of these classes, renumbered from 0, of each of the three parts; `train_size`
+    only the first so many training images of those, and a fourth as many for validation. ValueError (unknown, damaged or empty
+    data) says what was given and what is allowed.
     """
     check_name(dataset)
-    if dataset == "digits":
-        rest, test, classes = digits()
-    elif dataset == "cifar10":
-        rest, test, classes = cifar10(Path(data_dir))
+    if dataset.startswith("folder:"):
+        train, val, test, classes = folder(folder_path(dataset), split_seed)
     else:
-        return folder(folder_path(dataset), split_seed, train_size)
-    return finish(*random_split(rest, split_seed), test, classes, train_size)
+        rest, test, classes = digits() if dataset == "digits" else cifar10(Path(data_dir))
+        train, val = random_split(rest, split_seed)
+    if only_classes:
+        kept = class_range(only_classes)
+        if kept.stop > len(classes):
+            raise ValueError(f"only_classes is {only_classes}; {dataset} has the classes 0 to {len(classes) - 1}")
+        train, val, test = (narrowed(split, kept) for split in (train, val, test))
+        classes = classes[kept.start : kept.stop]
+    return finish(train, val, test, classes, train_size)
+
+
+def class_range(only_classes: str) -> range:
+    """The numbers that "0-4" means. ValueError for what names no two classes."""
+    found = re.fullmatch(r"(\d+)-(\d+)", only_classes) if isinstance(only_classes, str) else None
+    kept = range(int(found[1]), int(found[2]) + 1) if found else range(0)
+    if len(kept) < 2:
+        raise ValueError(f"only_classes is {only_classes!r}; it must be the first and last of two or more classes, as in 0-4")
+    return kept
+
+
+def narrowed(split: Split, kept: range) -> Split:
+    split = split.take((split.labels >= kept.start) & (split.labels < kept.stop))
+    return Split(split.images, split.labels - kept.start)
 
 
 def check_name(dataset: str) -> None:
@@ -197,7 +225,7 @@ def cifar10(data_dir: Path) -> tuple[Split, Split, list[str]]:
     return *splits, sets[0].classes
 
 
-def folder(path: Path, split_seed: int, train_size: int | None) -> Data:
+def folder(path: Path, split_seed: int) -> tuple[Split, Split, Split, list[str]]:
     classes = class_names(path)
     parts = {part: read_folder(path / part, classes) for part in folder_parts(path)}
     if "val" in parts:
@@ -207,7 +235,7 @@ def folder(path: Path, split_seed: int, train_size: int | None) -> Data:
     sizes = {tuple(split.images.shape[2:]) for split in (train, val, parts["test"])}
     if len(sizes) > 1:
         raise ValueError(f"the images of {path} have several sizes ({sorted(sizes)}); all must have the same")
-    return finish(train, val, parts["test"], classes, train_size)
+    return train, val, parts["test"], classes
 
 
 def folder_parts(path: Path) -> list[str]:

@@ -32,7 +32,7 @@ def train_all(missing: list[Run], outputs, data_dir, jobs: int | str = "auto", b
     for an unknown backend, one that is not installed, or a number of jobs below 1.
     """
     number_of_jobs(jobs, backend)
-    missing = sorted(missing, key=lambda run: run.batch_size)  # the longest first, so that none is left over at the end
+    missing = sorted(missing, key=cost, reverse=True)  # the longest first, so that none is left over at the end
     gpus = torch.cuda.device_count() if backend == "local" else 0
     folders = Path(outputs).absolute(), Path(data_dir).absolute()
     parent = os.getpid() if backend == "local" else None
@@ -54,6 +54,11 @@ def train_all(missing: list[Run], outputs, data_dir, jobs: int | str = "auto", b
                 f"one of {config['n_jobs']} training processes was killed, perhaps for memory; the same command goes on, "
                 "and a smaller number of jobs needs less memory"
             ) from None
+
+
+def cost(run: Run) -> float:
+    """About how long a run takes: images, and steps, each of which costs as much as some ten images more."""
+    return run.epochs * (run.train_size or data.train_images(run.dataset)) * (1 + 10 / run.batch_size)
 
 
 def number_of_jobs(jobs: int | str, backend: str) -> int:
@@ -111,7 +116,7 @@ HELD: dict[tuple, data.Data] = {}  # the data of this worker's last run
 
 
 def held_data(run: Run, data_dir: Path) -> data.Data:
-    key = (run.dataset, run.data_hash, run.split_seed, run.train_size, data_dir)
+    key = (*run.data_key, data_dir)
     if key not in HELD:
         HELD.clear()
         HELD[key] = load_data(run, data_dir)

@@ -27,6 +27,14 @@ STYLES = {
     "gn_8": ("#7A3B69", "--"),
 }
 
+#: For what is no variant, in the order in which a notebook first draws it.
+OTHERS = [(color, style) for style in ("-", "--", ":") for color in ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")]
+USED: dict[str, tuple] = {}
+
+
+def style_of(name: str) -> tuple:
+    return STYLES.get(name) or USED.setdefault(name, OTHERS[len(USED) % len(OTHERS)])
+
 
 def setup() -> None:
     """Vector figures with text of the report's size. Called once at the top of a notebook."""
@@ -90,7 +98,7 @@ def mean_band(frames: list[pd.DataFrame], column: str) -> tuple[np.ndarray, np.n
 
 def draw(ax, variant: str, label: str, frames: list[pd.DataFrame], column: str, as_error: bool = False) -> None:
     """One variant's curve: the mean over seeds, their range as a band."""
-    color, style = STYLES[variant]
+    color, style = style_of(variant)
     epochs, mean, low, high = mean_band(frames, column)
     if as_error:
         mean, low, high = 100 * (1 - mean), 100 * (1 - high), 100 * (1 - low)
@@ -149,7 +157,7 @@ def accuracy_intervals(rows: pd.DataFrame, title: str = "test accuracy (%)") -> 
     rows = rows.sort_values("accuracy", ignore_index=True)
     fig, ax = plt.subplots(figsize=(WIDTH, 0.5 + 0.3 * len(rows)))
     for y, row in rows.iterrows():
-        color = STYLES[row["variant"]][0]
+        color = style_of(row["variant"])[0]
         ax.plot([100 * row["low"], 100 * row["high"]], [y, y], color=color, linewidth=2)
         ax.plot(100 * row["accuracy"], y, "o", color=color, markeredgecolor="black", markersize=5)
     ax.set_yticks(range(len(rows)), rows["label"])
@@ -166,7 +174,7 @@ def batch_sizes(rows: pd.DataFrame, labels: dict[str, str], rules: tuple[str, ..
     floor = 100 * np.nanmin([*rows["low"], 0.0 if rows["accuracy"].isna().all() else 1.0]) - 3
     for ax, rule in zip(axes, rules, strict=True):
         for shift, (norm, part) in zip((-1, 0, 1), rows[rows["rule"] == rule].groupby("norm", sort=False), strict=False):
-            color, style = STYLES[norm]
+            color, style = style_of(norm)
             x = part["batch_size"] * 1.06**shift  # side by side, so that no interval hides another
             y, low, high = (100 * part[name] for name in ("accuracy", "low", "high"))
             ax.errorbar(
@@ -292,7 +300,7 @@ def quantile_curves(history: pd.DataFrame, variant: str, label: str) -> Figure:
 
 
 def quantile_lines(ax, history: pd.DataFrame, variant: str) -> None:
-    color = STYLES[variant][0]
+    color = style_of(variant)[0]
     names = {"q99": "99th", "q80": "80th", "q20": "20th", "q01": "1st"}
     for (column, name), style in zip(names.items(), ("-", "--", "-.", ":"), strict=True):
         ax.plot(history["epoch"], history[column], color=color, linestyle=style, label=f"{name} percentile")
@@ -335,4 +343,91 @@ def gate_values(gates: pd.DataFrame) -> Figure:
     ax.set_xlabel("layer, from input to output")
     ax.tick_params(axis="x", rotation=40)
     fig.legend(loc="outside upper right")
+    return fig
+
+
+def by_optimizer(rows: pd.DataFrame) -> Figure:
+    """Test accuracy (%) of each norm, a marker for each optimizer. Columns: norm, optimizer, accuracy, low, high."""
+    norms, optimizers = (list(dict.fromkeys(rows[name])) for name in ("norm", "optimizer"))
+    fig, ax = plt.subplots(figsize=(WIDTH, 0.9 + 0.32 * len(norms)))
+    markers = dict(zip(optimizers, ("o", "s", "^"), strict=False))
+    for shift, (optimizer, part) in enumerate(rows.groupby("optimizer", sort=False)):
+        y = [norms.index(norm) + 0.2 * (shift - (len(optimizers) - 1) / 2) for norm in part["norm"]]
+        x, low, high = (100 * part[name] for name in ("accuracy", "low", "high"))
+        color = style_of(optimizer)[0]
+        ax.errorbar(
+            x, y, xerr=[x - low, high - x], color=color, marker=markers[optimizer], markersize=4, linestyle="", label=optimizer
+        )
+    ax.set_yticks(range(len(norms)), norms)
+    ax.invert_yaxis()
+    ax.set_xlabel("test accuracy (%)")
+    fig.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=len(optimizers))
+    return fig
+
+
+def heat_maps(images: np.ndarray, maps: dict[str, np.ndarray], titles: list[str], words: dict[str, list[str]]) -> Figure:
+    """A row for each image uint8 (N, H, W, 3): the image, then each network's map (N, H, W) over it, bright where high.
+    `titles`: what stands at the left of each row; `words`: what stands over each map, per network."""
+    rows, columns = len(images), 1 + len(maps)
+    fig, axes = plt.subplots(rows, columns, figsize=(WIDTH, 0.1 + 0.98 * WIDTH / columns * rows), squeeze=False)
+    for ax in axes.flat:
+        ax.set_xticks([])
+        ax.set_yticks([])
+        ax.grid(False)
+        ax.spines[:].set_visible(False)
+    for i, image in enumerate(images):
+        axes[i, 0].imshow(image, interpolation="nearest")
+        axes[i, 0].set_ylabel(titles[i], fontsize=7)
+        for ax, (name, heat) in zip(axes[i, 1:], maps.items(), strict=True):
+            ax.imshow(image.mean(axis=2), cmap="gray", interpolation="nearest", vmin=0, vmax=255)
+            ax.imshow(heat[i], cmap="inferno", alpha=0.6, vmin=0, vmax=max(float(heat[i].max()), 1e-12))
+            ax.set_xlabel(words[name][i], fontsize=6, labelpad=1)
+            if i == 0:
+                ax.set_title(name, fontsize=7, pad=3)
+    return fig
+
+
+def matrix(values: pd.DataFrame, label: str, digits: int = 2) -> Figure:
+    """A square table of numbers from 0 to 1 as a heat map."""
+    fig, ax = plt.subplots(figsize=(0.75 * WIDTH, 0.9 + 0.33 * len(values)))
+    sns.heatmap(
+        values, ax=ax, annot=True, fmt=f".{digits}f", cmap="viridis", vmin=0, vmax=1, linewidths=0.5, cbar_kws={"label": label},
+        annot_kws={"size": 8},
+    )  # fmt: skip
+    ax.tick_params(axis="x", rotation=45)
+    ax.tick_params(axis="y", rotation=0)
+    return fig
+
+
+def binary_curves(curves: dict[str, pd.DataFrame], share: float) -> Figure:
+    """ROC (left) and precision over recall (right) of several classifiers. DataFrames with columns curve (roc or pr), x, y;
+    `share` of the images are of the class, which is the precision of guessing."""
+    fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.9))
+    for name, points in curves.items():
+        color, style = style_of(name)
+        for ax, curve in zip(axes, ("roc", "pr"), strict=True):
+            part = points[points["curve"] == curve]
+            ax.plot(part["x"], part["y"], color=color, linestyle=style, label=name)
+    axes[0].plot([0, 1], [0, 1], color="#767676", linewidth=0.8, linestyle=":")
+    axes[1].axhline(share, color="#767676", linewidth=0.8, linestyle=":")
+    axes[0].set(xlabel="false positive rate", ylabel="true positive rate")
+    axes[1].set(xlabel="recall", ylabel="precision", ylim=(-0.02, 1.04))
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    return fig
+
+
+def confusion_pair(left: pd.DataFrame, right: pd.DataFrame, titles: tuple[str, str]) -> Figure:
+    """Two confusion matrices side by side, as shares of the true class (%)."""
+    fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 0.9 + 0.26 * len(left) + 0.6), sharey=True)
+    for ax, counts, title in zip(axes, (left, right), titles, strict=True):
+        share = 100 * counts.div(counts.sum(axis=1).clip(lower=1), axis=0)
+        sns.heatmap(
+            share, ax=ax, annot=len(counts) <= 12, fmt=".0f", cmap="Blues", vmin=0, vmax=100, linewidths=0.5, cbar=False,
+            annot_kws={"size": 7},
+        )  # fmt: skip
+        ax.set_title(title)
+        ax.set_xlabel("predicted class")
+        ax.tick_params(axis="x", rotation=45)
+        ax.tick_params(axis="y", rotation=0)
+    axes[0].set_ylabel("true class")
     return fig

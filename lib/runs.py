@@ -36,8 +36,8 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from lib import data, metrics
-from lib.cnn import ACTIVATIONS, CNN, REGULARIZERS
 from lib.data import ROOT
+from lib.networks import ACTIVATIONS, CNN, REGULARIZERS, ResNet50
 from lib.norms import NORMS
 from lib.resnet import ResNet
 
@@ -50,9 +50,9 @@ CODE_VERSION = 1  # raise it with a change of code that changes results: old run
 NORMS_VERSION = 2  # the same for lib.norms and lib.kernels, of which the other variants know nothing
 
 #: Fields that Run got later. At their default they are no part of the id, so that runs from before keep theirs.
-LATER_FIELDS = ("model", "activation", "loss")
+LATER_FIELDS = ("model", "activation", "loss", "only_classes", "init")
 #: model -> what may stand for `norm`
-NORMS_OF = {"resnet": tuple(NORMS), "cnn": REGULARIZERS}
+NORMS_OF = {"resnet": tuple(NORMS), "cnn": REGULARIZERS, "resnet50": ("torch_bn",)}
 OUR_NORMS = tuple(name for name in NORMS if name not in ("torch_bn", "nn"))
 
 
@@ -82,8 +82,10 @@ class Run:
     group_size: int = 4  # channels in a group of GN, that is C/4 groups
     augment: str = "crop+flip"  # He et al. 2016, section 4.2
     precision: str = "bf16"  # of the training's convolutions; statistics, loss, weights and evaluation are float32
-    model: str = "resnet"  # or cnn, lib.cnn's, which has no n
-    activation: str = "relu"  # of lib.cnn.ACTIVATIONS; the ResNet has ReLU
+    model: str = "resnet"  # or cnn or resnet50 (lib.networks), which have no n
+    activation: str = "relu"  # of lib.networks.ACTIVATIONS; the ResNet has ReLU
+    only_classes: str = ""  # as in 0-4: these classes alone, renumbered from 0
+    init: str = ""  # id of the finished run whose best weights, but for the last layer, it starts from; or imagenet
     loss: str = "cross_entropy"  # or mse or l1, between the logits and 1 for the true class, 0 for the others
 
     def __post_init__(self):
@@ -93,6 +95,10 @@ class Run:
         allow("model", self.model, tuple(NORMS_OF))
         allow("norm", self.norm, NORMS_OF[self.model])
         allow("activation", self.activation, tuple(ACTIVATIONS) if self.model == "cnn" else ("relu",))
+        if self.only_classes and self.classes != len(kept := data.class_range(self.only_classes)):
+            raise ValueError(f"classes (r) is {self.classes}, but only_classes {self.only_classes} has {len(kept)}")
+        if not isinstance(self.init, str) or (self.init == "imagenet" and self.model != "resnet50"):
+            raise ValueError(f"init is {self.init!r}; it must be the id of a run, or imagenet if the model is resnet50")
         allow("loss", self.loss, ("cross_entropy", "mse", "l1"))
         allow("optimizer", self.optimizer, ("sgd", "adam"))
         allow("schedule", self.schedule, ("cosine", "step", "constant"))
@@ -124,6 +130,11 @@ class Run:
     def data_name(self) -> str:
         """The data set without the place it lies in."""
         return "folder-" + data.folder_path(self.dataset).name if self.dataset.startswith("folder:") else self.dataset
+
+    @property
+    def data_key(self) -> tuple:
+        """Runs with the same key see the same images."""
+        return self.dataset, self.data_hash, self.split_seed, self.train_size, self.only_classes
 
     @property
     def code(self) -> int | str:
@@ -189,6 +200,8 @@ def network(run: Run) -> nn.Module:
     """The network that a run trains, with new weights."""
     if run.model == "cnn":
         return CNN(run.classes, run.norm, run.activation)
+    if run.model == "resnet50":
+        return ResNet50(run.classes)
     return ResNet(run.n, run.classes, run.norm, run.group_size)
 
 

@@ -9,7 +9,8 @@ import sys
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
-from lib import data, jobs, runs
+from lib import data, jobs, runs, transfer
+from lib.data import Data
 from lib.norms import NORMS
 from lib.runs import Result, Run
 from lib.train import Parser, check_data, command, complete, load_data, write_results
@@ -50,14 +51,58 @@ SWEEP = {
     "paper": ((2, 4, 8, 16, 32, 128, 512), {"epochs": 10, "train_size": 10_000}),
 }
 
+#: 06: a shorter schedule for all its runs, with an earlier report's batch of 32, and that report's three optimizers with the
+#: weight decays that it gave them.
+RECIPES = {
+    "smoke": {"epochs": 1},
+    "quick": {"batch_size": 32, "epochs": 10, "warmup_epochs": 1, "train_size": 500},
+    "paper": {"batch_size": 32, "epochs": 25, "train_size": 10_000},
+}
+OPTIMIZERS = {
+    "SGD, 0.1": {"optimizer": "sgd", "lr": 0.1, "weight_decay": 1e-4},
+    "SGD, 1e-4": {"optimizer": "sgd", "lr": 1e-4, "weight_decay": 1e-7},
+    "Adam, 1e-4": {"optimizer": "adam", "lr": 1e-4, "weight_decay": 1e-7},
+}
+
+#: 08: the six-convolution CNN. What an earlier report did not say (learning rates, batch, weight decay) is PyTorch's usual.
+CNN_EPOCHS = {"smoke": 1, "quick": 5, "paper": 20}
+CNN_BASE = {
+    "model": "cnn", "norm": "torch_bn", "optimizer": "adam", "lr": 1e-3, "weight_decay": 0.0, "schedule": "constant",
+    "warmup_epochs": 0, "augment": "none", "precision": "float32",
+}  # fmt: skip
+#: factor -> its levels, and what each changes of CNN_BASE; the first is CNN_BASE itself
+CNN_FACTORS = {
+    "optimizer": {
+        "Adam": {},
+        "SGD": {"optimizer": "sgd", "lr": 0.01, "momentum": 0.0},
+        "SGD with momentum": {"optimizer": "sgd", "lr": 0.01, "momentum": 0.9},
+    },
+    "normalization": {"batch norm": {}, "dropout": {"norm": "dropout"}, "neither": {"norm": "nn"}},
+    "activation": {
+        "ReLU": {},
+        "identity": {"activation": "identity"},
+        "tanh": {"activation": "tanh"},
+        "sigmoid": {"activation": "sigmoid"},
+    },
+    "loss": {"cross-entropy": {}, "MSE": {"loss": "mse"}, "L1": {"loss": "l1"}},
+}
+
+#: 09: epochs of the backbone and of what starts from it, and the learning rate of that start.
+TRANSFER = {"smoke": (1, 1), "quick": (10, 10), "paper": (30, 10)}
+FINE_TUNING_LR = 0.01
+
 ALL = tuple(NORMS)
-#: notebook -> what it needs: a norm's key, key_8 for the small batch, or "sweep", which is many runs.
+#: notebook -> what it needs: a norm's key, key_8 for the small batch, or a group of runs, which Study has under that name.
 NOTEBOOKS = {
     "01_resnet_bn": ("torch_bn",),
     "02_norm_sanity": ("torch_bn", "bn"),
     "03_six_variants": ALL,
     "04_batch_size": ("bn", "gn", "bn_8", "gn_8", "sweep"),
     "05_feature_quantiles": ALL,
+    "06_training_recipe": ("recipes",),
+    "07_grad_cam": (*ALL, "other_seed"),
+    "08_cnn_ablations": ("cnn",),
+    "09_transfer": ("transfer",),
 }
 
 EVERYTHING = tuple(dict.fromkeys(name for names in NOTEBOOKS.values() for name in names))
@@ -104,10 +149,10 @@ class Study:
             raise ValueError(f"changes is {self.changes!r}; it must be a dict whose keys are among {', '.join(allowed)}")
 
     def plan(self, names) -> dict[str, list[Run]]:
-        """The runs behind the names of NOTEBOOKS: a variant's own, or each of the sweep's under a name of its own."""
+        """The runs behind the names of NOTEBOOKS: a variant's own, or each of a group's under a name of its own."""
         found = {}
         for name in names:
-            found |= self.sweep() if name == "sweep" else {name: self.runs(name)}
+            found |= {name: self.runs(name)} if name in LABELS else getattr(self, name)()
         return found
 
     def runs(self, variant: str) -> list[Run]:
@@ -118,7 +163,7 @@ class Study:
             # Linear scaling of the learning rate with the batch (Wu & He 2018, section 4.1, after Goyal et al. 2017).
             usual = kwargs.get("batch_size", Run.batch_size)
             kwargs |= {"batch_size": SMALL_BATCH, "lr": Run.lr * SMALL_BATCH / usual, "patience": PATIENCE[self.profile]}
-        return [Run(**kwargs | self.changes, seed=seed) for seed in self.seeds]
+        return self.with_seeds(kwargs)
 
     def common(self) -> dict:
         """What all runs of the profile on this data set have different from a Run's defaults."""
@@ -142,9 +187,71 @@ class Study:
         for norm in SWEEP_NORMS:
             for size in sizes:
                 for lr in dict.fromkeys((Run.lr * size / usual, Run.lr)):
-                    kwargs = changes | {"norm": norm, "batch_size": size, "lr": lr} | self.changes
-                    found[f"{LABELS[norm]}, batch {size}, lr {lr:g}"] = [Run(**kwargs, seed=seed) for seed in self.seeds]
+                    kwargs = changes | {"norm": norm, "batch_size": size, "lr": lr}
+                    found[f"{LABELS[norm]}, batch {size}, lr {lr:g}"] = self.with_seeds(kwargs)
         return found
+
+    def recipes(self) -> dict[str, list[Run]]:
+        """Every norm with three optimizers, and PyTorch's BN without augmentation and with another schedule."""
+        found = {}
+        for norm in ALL:
+            for name, changes in OPTIMIZERS.items():
+                found[f"{LABELS[norm]}, {name}"] = {"norm": norm} | RECIPE.get(norm, {}) | changes
+        usual = found[f"{LABELS['torch_bn']}, SGD, 0.1"]
+        found["no augmentation"] = usual | {"augment": "none"}
+        found["steps"] = usual | {"schedule": "step"}
+        common = self.no_more_than_there_are(self.common() | RECIPES[self.profile])
+        return {name: self.with_seeds(common | changes) for name, changes in found.items()}
+
+    def other_seed(self) -> dict[str, list[Run]]:
+        """BN from one more start where the study has only one: a measure for what two trainings of the same differ in."""
+        if len(self.seeds) > 1:
+            return {}
+        return {"BN, another seed": replace(self, seeds=(self.seeds[0] + 1,)).runs("bn")}
+
+    def cnn(self) -> dict[str, list[Run]]:
+        """factor: level -> the runs of the six-convolution network with that level and the other factors' first ones."""
+        levels = {f"{factor}: {level}": changes for factor, found in CNN_FACTORS.items() for level, changes in found.items()}
+        return {name: self.cnn_runs(changes) for name, changes in levels.items()}
+
+    def cnn_best(self, levels: dict[str, str]) -> list[Run]:
+        """The runs with a level chosen for each factor."""
+        return self.cnn_runs({name: value for f, level in levels.items() for name, value in CNN_FACTORS[f][level].items()})
+
+    def cnn_runs(self, changes: dict) -> list[Run]:
+        usual = {name: value for name, value in self.common().items() if name not in ("n", "augment")}
+        return self.with_seeds(usual | CNN_BASE | {"epochs": CNN_EPOCHS[self.profile]} | changes)
+
+    def transfer(self, backbone: str = "study") -> dict[str, list[Run]]:
+        """What 09 trains: "backbone" (if it is "study": BN on the second half of the classes), "scratch" and "fine-tuned" on
+        the task, which is the first half of the classes for a backbone of the study and all of them for `resnet50`. Nothing
+        if there are fewer than four classes."""
+        first, later = TRANSFER[self.profile]
+        common = self.common() | {"epochs": later, "warmup_epochs": min(1, later)}
+        if backbone == "resnet50":
+            task = common | {"model": "resnet50", "norm": "torch_bn", "batch_size": 32, "lr": FINE_TUNING_LR}
+            return {"scratch": self.with_seeds(task), "fine-tuned": self.with_seeds(task | {"init": "imagenet"})}
+        classes = common.get("classes", Run.classes)
+        half = classes // 2
+        if half < 2:
+            return {}  # there are no two halves with classes to tell apart
+        task = common | {"norm": "bn", "only_classes": f"0-{half - 1}", "classes": half}
+        found = {}
+        if backbone == "study":
+            other = {"only_classes": f"{half}-{classes - 1}", "classes": classes - half, "epochs": first}
+            found["backbone"] = self.with_seeds(task | other)
+            starts = [run.id for run in found["backbone"]]
+        else:
+            source = transfer.source_run(backbone, self.outputs)
+            task |= {name: getattr(source, name) for name in ("norm", "n", "group_size")}
+            starts = [backbone] * len(self.seeds)
+        found["scratch"] = self.with_seeds(task)
+        tuned = self.with_seeds(task | {"lr": FINE_TUNING_LR})
+        found["fine-tuned"] = [replace(run, init=start) for run, start in zip(tuned, starts, strict=True)]
+        return found
+
+    def with_seeds(self, kwargs: dict) -> list[Run]:
+        return [Run(**kwargs | self.changes, seed=seed) for seed in self.seeds]
 
     def fit(self, names, progress: bool = True) -> Results:
         """name -> its finished runs, one for each seed; those that are missing are trained now."""
@@ -152,27 +259,31 @@ class Study:
 
     def fit_all(self, plan: dict[str, list[Run]], progress: bool = True) -> Results:
         """The finished runs of a plan, which names them. Every missing run is held against its data before any is trained,
-        then as many are trained side by side as `jobs` says."""
+        then as many are trained side by side as `jobs` says; those that start from another's weights come last."""
         planned = {run.id: run for runs_of_one in plan.values() for run in runs_of_one}
+        if any(run.init not in ("", "imagenet") for run in planned.values()) and not all(run.init for run in planned.values()):
+            self.fit_all({"": [run for run in planned.values() if not run.init]}, progress)
         missing, loaded = [run for run in planned.values() if not runs.Folder(run, self.outputs).sound], {}
         for run in missing:
-            key = (run.dataset, run.split_seed, run.train_size)
-            loaded[key] = loaded.get(key) or load_data(run, self.data_dir)
-            check_data(run, loaded[key])
+            loaded[run.data_key] = loaded.get(run.data_key) or load_data(run, self.data_dir)
+            check_data(run, loaded[run.data_key])
+            transfer.initial_weights(run, self.outputs)
         elsewhere = self.backend != "local"
         if (missing and elsewhere) or (len(missing) > 1 and jobs.number_of_jobs(self.jobs, self.backend) > 1):
             jobs.train_all(missing, self.outputs, self.data_dir, self.jobs, self.backend, progress)
 
         for run in planned.values():
-            data = loaded.get((run.dataset, run.split_seed, run.train_size))
-            complete(run, self.outputs, self.data_dir, None, progress, data)
+            complete(run, self.outputs, self.data_dir, None, progress, loaded.get(run.data_key))
         write_results(self.outputs, bool(missing))
         return {name: [Result(run, self.outputs) for run in plan[name]] for name in plan}
 
-    def data(self) -> data.Data:
+    def data(self) -> Data:
         """The data that every run of this study sees."""
-        run = self.runs("torch_bn")[0]
-        return data.load(run.dataset, self.data_dir, run.split_seed, run.train_size)
+        return self.data_of(self.runs("torch_bn")[0])
+
+    def data_of(self, run: Run) -> Data:
+        """The data that this run sees."""
+        return load_data(run, self.data_dir)
 
     def recipe_probes(self) -> dict[str, list[Run]]:
         """Name of a recipe -> its runs."""

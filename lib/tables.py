@@ -11,9 +11,13 @@ from lib.study import LABELS
 Found = dict[str, list[Result]]
 
 
+def label(name: str) -> str:
+    return LABELS.get(name, name)
+
+
 def labels(found: Found) -> dict[str, str]:
     """variant -> its name in figures and tables, which says if a run diverged."""
-    return {v: LABELS[v] + " (diverged)" * any(r.diverged for r in results) for v, results in found.items()}
+    return {v: label(v) + " (diverged)" * any(r.diverged for r in results) for v, results in found.items()}
 
 
 def converged(found: Found, required: tuple[str, ...] = ()) -> tuple[Found, str]:
@@ -32,12 +36,12 @@ def converged(found: Found, required: tuple[str, ...] = ()) -> tuple[Found, str]
     for variant in required:
         if variant not in kept or not left:
             raise ValueError(
-                f"every run of {LABELS[variant]} diverged (its loss is no number), or every seed has some run that did; this "
+                f"every run of {label(variant)} diverged (its loss is no number), or every seed has some run that did; this "
                 "section needs a seed with which none did"
             )
     if not any(lost.values()):
         return found, ""
-    counts = ", ".join(f"{LABELS[v]} ({len(lost[v])} of {len(found[v])} runs)" for v in found if lost[v])
+    counts = ", ".join(f"{label(v)} ({len(lost[v])} of {len(found[v])} runs)" for v in found if lost[v])
     sentence = f"Diverged, with a loss that is no number, and therefore without scores here: {counts}."
     if left != seeds:
         numbers = ", ".join(map(str, sorted(seeds - left)))
@@ -68,6 +72,16 @@ def scores(found: Found) -> pd.DataFrame:
     frame = pd.DataFrame(rows)
     frame.columns = pd.MultiIndex.from_tuples(frame.columns)
     return frame
+
+
+def accuracy_by_split(found: Found, title: str) -> pd.DataFrame:
+    """A row for each name, which stands in the column `title`: accuracy on the three splits (means over the seeds, fractions)
+    and how far training is above test."""
+    rows = []
+    for name, results in found.items():
+        train, val, test = (np.mean([result.score(split=split) for result in results]) for split in runs.SPLITS)
+        rows.append({title: name, "training": train, "validation": val, "test": test, "training minus test": train - test})
+    return pd.DataFrame(rows)
 
 
 def split_scores(result: Result) -> pd.DataFrame:
@@ -132,7 +146,7 @@ def differences(found: Found, reference: str) -> pd.DataFrame:
             rows.append(
                 {
                     "variant": labels(found)[variant],
-                    f"minus {LABELS[reference]} (points)": signed(gap),
+                    f"minus {label(reference)} (points)": signed(gap),
                     "95 % interval": f"{signed(low)} to {signed(high)}",
                     "verdict": verdict,
                 }
@@ -162,7 +176,7 @@ def basis(found: Found) -> str:
 def compared(found: Found, a: str, b: str) -> str:
     """A sentence: which of two variants is better on the test split, by how much, and whether that is clear."""
     gap, low, high = (100 * value for value in gap_of(found, a, b))
-    names = LABELS[a], LABELS[b]
+    names = label(a), label(b)
     if low <= 0 <= high:
         return (
             f"there is no clear difference between {names[0]} and {names[1]} "

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from lib import data as data_module
-from lib import metrics, runs
-from lib.cnn import CNN
+from lib import metrics, runs, transfer
+from lib.networks import CNN
 from lib.norms import gates, keep_gates
 from lib.resnet import ResNet
 from lib.runs import Folder, Result, Run
@@ -51,6 +51,7 @@ def complete(run: Run, outputs, data_dir, device, progress: bool, data=None) -> 
     if folder.sound:
         return False
     device = check_device(device)
+    start = transfer.initial_weights(run, outputs)
     keep_freed_memory()
     torch.backends.cudnn.allow_tf32 = False  # what is called float32 is float32 on a GPU too
     data = (data or load_data(run, data_dir)).to(device)
@@ -58,7 +59,7 @@ def complete(run: Run, outputs, data_dir, device, progress: bool, data=None) -> 
     with folder.lock(say=tqdm.write), one_cpu_thread(), current:
         folder.set_damage_aside(say=tqdm.write)
         if not folder.done:
-            train(run, data, folder, device, progress)
+            train(run, data, folder, device, progress, start)
     return True
 
 
@@ -96,7 +97,7 @@ def keep_freed_memory() -> None:
 
 
 def load_data(run: Run, data_dir) -> data_module.Data:
-    data = data_module.load(run.dataset, data_dir, run.split_seed, run.train_size)
+    data = data_module.load(run.dataset, data_dir, run.split_seed, run.train_size, run.only_classes)
     check_data(run, data)
     if run.data_hash != data_module.fingerprint(run.dataset):
         raise ValueError(f"the files of {run.dataset} are not those of run {run.id}; make the Run anew from the folder")
@@ -108,9 +109,11 @@ def check_data(run: Run, data: data_module.Data) -> None:
     if run.classes != len(data.classes):
         raise ValueError(f"classes (r) is {run.classes}, but {run.data_name} has {len(data.classes)} classes; give that number")
     height, width = data.train.images.shape[2:]
+    if run.model == "resnet50":
+        return
     if run.model == "cnn":
-        if (height, width) != (CNN.side, CNN.side):
-            raise ValueError(f"the images are {height}×{width}; the CNN takes {CNN.side}×{CNN.side}")
+        if min(height, width) < CNN.least:
+            raise ValueError(f"the images are {height}×{width}; the CNN takes {CNN.least}×{CNN.least} and larger ones")
         if run.norm == "torch_bn" and 1 in (run.batch_size, len(data.train) % run.batch_size):
             raise ValueError(
                 f"{len(data.train)} images in batches of {run.batch_size} leave a batch of one image, which has no variance to "
@@ -169,9 +172,11 @@ def learning_rate(run: Run, epoch: float) -> float:
     return run.lr
 
 
-def train(run: Run, data: data_module.Data, folder: Folder, device: torch.device, progress: bool) -> None:
+def train(run: Run, data: data_module.Data, folder: Folder, device: torch.device, progress: bool, start: dict) -> None:
     folder.write_json("config.json", vars_of(run))
-    model = new_model(run).to(device, memory_format=torch.channels_last)
+    model = new_model(run)
+    transfer.start_from(model, start, data)
+    model.to(device, memory_format=torch.channels_last)
     optimizer = new_optimizer(run, model)
     state = folder.load_checkpoint(say=tqdm.write)
     if state is None:

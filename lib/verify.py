@@ -51,7 +51,7 @@ def main(argv=None) -> int:
             if result.diverged:
                 print(f"{result.run.id}: diverged, so there is no accuracy to compare")
                 continue
-            key = (result.run.dataset, result.run.split_seed, result.run.train_size)
+            key = result.run.data_key
             loaded[key] = loaded.get(key) or load_data(result.run, args.data_dir).to(device)
             for split, (accuracy, changed) in check(result, loaded[key], device).items():
                 good = agrees(result, split, accuracy, changed)

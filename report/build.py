@@ -27,6 +27,15 @@ from lib.train import Parser, command
 HERE = Path(__file__).resolve().parent
 SOURCES = runs.ROOT / "notebooks"
 TITLE = "Normalization in deep residual networks"
+PART_TWO = "06_training_recipe"  # the first section of part II
+#: The groups of runs as the appendix names them.
+GROUPS = {
+    "sweep": "batch sizes (sweep)",
+    "recipes": "training recipes",
+    "other_seed": "BN, another seed",
+    "cnn": "plain CNN",
+    "transfer": "transfer",
+}
 
 
 def code_of(source: Path) -> str:
@@ -110,6 +119,8 @@ def combine(folder: Path, study: Study) -> tuple[nbformat.NotebookNode, dict]:
     cells = [new_markdown_cell((HERE / "introduction.md").read_text())]
     headlines = []
     for name in NOTEBOOKS:
+        if name == PART_TWO:
+            cells.append(new_markdown_cell((HERE / "part_two.md").read_text()))
         target = folder / f"{name}.ipynb"
         if not target.is_file():
             cells.append(new_markdown_cell(f"# {name}\n\n**This notebook was not executed.**"))
@@ -149,24 +160,33 @@ def abstract(study: Study, headlines: list[str]) -> str:
 def appendix(study: Study) -> list:
     """How the results were made: every run, its cost and where it ran. Only runs that are finished are listed."""
     rows, environments = [], []
-    for variant, planned in study.plan(EVERYTHING).items():
-        for run in planned:
-            if runs.Folder(run, study.outputs).sound:
-                result = runs.Result(run, study.outputs)
-                minutes = result.metrics["train_seconds"] / 60
-                name = LABELS.get(variant, variant) + " (diverged)" * result.diverged
-                rows.append({"variant": name, "run": run.id, "epochs": result.metrics["epochs_run"], "minutes": minutes})
-                environments.append(result.env)
+    for name in EVERYTHING:
+        runs_of_name = {run.id: run for planned in study.plan([name]).values() for run in planned}
+        results = [runs.Result(run, study.outputs) for run in runs_of_name.values() if runs.Folder(run, study.outputs).sound]
+        environments += [result.env for result in results]
+        # A variant has a row for each run; a group of many runs one for all of them.
+        for part in [[result] for result in results] if name in LABELS else [results] if results else []:
+            title = LABELS.get(name, GROUPS.get(name, name)) + " (diverged)" * all(result.diverged for result in part)
+            epochs = sorted({result.metrics["epochs_run"] for result in part})
+            rows.append(
+                {
+                    "variant": title,
+                    "run": part[0].run.id if name in LABELS else f"{len(part)} runs",
+                    "epochs": " to ".join(str(n) for n in dict.fromkeys((epochs[0], epochs[-1]))),
+                    "minutes": sum(result.metrics["train_seconds"] for result in part) / 60,
+                    "runs": len(part),
+                }
+            )
     text = "# Appendix: how the results were made {.unnumbered}\n\n"
     if not rows:
         return [new_markdown_cell(text + "No run is finished.")]
-    frame = pd.DataFrame(environments)
+    count, frame = sum(row.pop("runs") for row in rows), pd.DataFrame(environments)
     devices, threads, pythons = (", ".join(sorted(set(map(str, frame[name])))) for name in ("device", "threads", "python"))
     versions = ", ".join(
         sorted({f"{package} {version}" for env in environments for package, version in env["versions"].items()})
     )
     text += (
-        f"{len(rows)} runs, {sum(row['minutes'] for row in rows):.0f} minutes of training in all, on {devices} (threads: "
+        f"{count} runs, {sum(row['minutes'] for row in rows):.0f} minutes of training in all, on {devices} (threads: "
         f"{threads}) with Python {pythons}, {versions}. Every run's settings, history, predictions and weights are in "
         "`outputs/runs/` under its id."
     )

@@ -119,6 +119,7 @@ GROWS = {
     "n": ("n (6n+2 layers; batch 128, 32×32)", EPOCH),
     "batch_size": ("batch size (n = 2, 32×32)", EPOCH),
     "image_size": ("image side (n = 2, batch 16)", EPOCH),
+    "gradcam": ("image side, Grad-CAM (n = 2, 100 images)", {"seconds": "s for the maps", "MiB": "MiB"}),
     "jobs": ("runs side by side (n = 2, batch 128)", {"images_per_second": "images/s together"}),
     "report": ("runs in the report", {"seconds": "s to build it"}),
 }
@@ -130,7 +131,10 @@ def growth_table(folder=BENCHMARKS) -> str:
         rows += [f"{device}, {kind}:", "", "| what grows | values | cost |", "|:--|:--|:--|"]
         for what, (words, units) in GROWS.items():
             part = found[found["what"] == what]
-            costs = [" / ".join(f"{value:,.0f}" for value in part[column]) + f" {unit}" for column, unit in units.items()]
+            costs = [
+                " / ".join(f"{value:,.0f}" if value >= 10 else f"{value:.2g}" for value in part[column]) + f" {unit}"
+                for column, unit in units.items()
+            ]
             if len(part):
                 rows.append(f"| {words} | {' / '.join(str(value) for value in part['value'])} | {'; '.join(costs)} |")
         rows.append("")

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lib import norms, study, train
+from lib import norms, study, train, verify
 from lib.resnet import ResNet
 from lib.runs import ROOT, Run
 from lib.study import Study
@@ -107,6 +107,7 @@ DOORS = {
     "layer": layer,
     "python -m lib.study": lambda given, folder: said(study.main, given, folder),
     "python -m lib.train": lambda given, folder: said(train.main, given, folder),
+    "python -m lib.verify": lambda given, folder: said(verify.main, given, folder),
     "python -m report.build": lambda given, folder: said(build.main, given, folder),
     "papermill": papermill_notebook,
     "make": make,
@@ -219,6 +220,14 @@ CASES = [
     ("Run", {"group_size": 0}, "group_size is 0" + INTEGER + "1"),
     ("Run", {"augment": "flip"}, "unknown augment 'flip'; allowed are none, crop, crop+flip"),
     ("Run", {"precision": "fp8"}, "unknown precision 'fp8'; allowed are bf16, float32"),
+    ("Run", {"model": "vgg"}, "unknown model 'vgg'; allowed are resnet, cnn, resnet50"),
+    ("Run", {"model": "cnn", "norm": "gn"}, "unknown norm 'gn'; allowed are torch_bn, dropout, nn"),
+    ("Run", {"activation": "tanh"}, "unknown activation 'tanh'; allowed are relu"),
+    ("Run", {"loss": "hinge"}, "unknown loss 'hinge'; allowed are cross_entropy, mse, l1"),
+    ("Run", {"only_classes": "4"}, "only_classes is '4'; it must be the first and last of two or more classes, as in 0-4"),
+    ("Run", {"init": "imagenet"}, "init is 'imagenet'; it must be the id of a run, or imagenet if the model is resnet50"),
+    ("fit", {"only_classes": "5-14"}, "only_classes is 5-14; digits has the classes 0 to 9"),
+    ("fit", {"init": "../elsewhere"}, "init or backbone is '../elsewhere', which is no finished run in"),
     ("Study", {"profile": "fast"}, PROFILES),
     ("Study", {"profile": None}, "unknown profile None; allowed are smoke, quick, paper"),
     ("Study", {"dataset": "cifar"}, "unknown data set 'cifar'" + SETS),
@@ -288,6 +297,10 @@ CASES = [
     ("papermill", ("03_six_variants", {"dataset": "mnist"}), "unknown data set 'mnist'" + SETS),
     ("papermill", ("04_batch_size", {"outputs": ""}), "outputs is ''" + FOLDER),
     ("papermill", ("05_feature_quantiles", {"data_dir": 3}), "data_dir is 3" + FOLDER),
+    ("papermill", ("09_transfer", {"backbone": "resnet18"}), "init or backbone is 'resnet18', which is no finished run in"),
+    ("papermill", ("09_transfer", {"positive": "bird"}), "unknown positive 'bird'; allowed are 0, 1, 2"),
+    ("papermill", ("09_transfer", {"backbone": "resnet50", "weights": "/nowhere.pth"}), "weights is /nowhere.pth, which is no file"),
+    ("python -m lib.verify", ["--outputs", "/nowhere"], "error: outputs is /nowhere, which has no finished run"),
     ("make", ["PROFILE=fast"], "error: " + PROFILES),
     ("make", ["SEEDS=0,0"], "error: seeds is '0,0'" + SEEDS),
     ("make", ["JOBS=all"], "error: jobs is 'all'; it must be an integer of at least 1, or auto"),

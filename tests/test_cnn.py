@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from lib import train
-from lib.cnn import ACTIVATIONS, CNN
 from lib.data import load
+from lib.networks import ACTIVATIONS, CNN
 from lib.runs import Folder, Run
 from lib.train import Trainer, fit, loss_of, new_model, new_optimizer
 
@@ -83,7 +83,7 @@ def test_losses_are_those_of_one_hot_targets():
 @pytest.mark.parametrize(
     "kwargs, says",
     [
-        ({"model": "vgg"}, "unknown model 'vgg'; allowed are resnet, cnn"),
+        ({"model": "vgg"}, "unknown model 'vgg'; allowed are resnet, cnn, resnet50"),
         ({"model": "cnn", "norm": "bn"}, "unknown norm 'bn'; allowed are torch_bn, dropout, nn"),
         ({"norm": "dropout"}, "unknown norm 'dropout'; allowed are torch_bn, bn"),
         ({"activation": "tanh"}, "unknown activation 'tanh'; allowed are relu"),
@@ -96,9 +96,13 @@ def test_what_cannot_be_is_said(kwargs, says):
         Run(**kwargs)
 
 
-def test_images_of_another_size_are_refused():
-    with pytest.raises(ValueError, match=r"was given shape \(2, 3, 64, 64\)"):
-        CNN(10)(torch.zeros(2, 3, 64, 64))
+def test_images_of_another_size_are_averaged_to_the_printed_one():
+    assert CNN(10)(torch.zeros(2, 3, 64, 48)).shape == CNN(10)(torch.zeros(2, 3, 8, 8)).shape == (2, 10)
+
+
+def test_images_that_are_too_small_are_refused():
+    with pytest.raises(ValueError, match=r"was given shape \(2, 3, 7, 32\); it takes \(N, 3, H, W\), both sides at least 8"):
+        CNN(10)(torch.zeros(2, 3, 7, 32))
 
 
 def test_a_last_batch_of_one_is_refused_where_it_has_no_variance():
@@ -131,7 +135,8 @@ def test_it_learns_with_each_loss(loss):
     run = Run(**SMALL | {"loss": loss, "optimizer": "adam", "lr": 1e-3, "augment": "none", "schedule": "constant"})
     data, model = load("digits", "data", 0, 64), new_model(run)
     trainer = Trainer(run, model, new_optimizer(run, model), data)
-    losses = [trainer.epoch(epoch, Bar())["train_loss"] for epoch in range(1, 16)]
+    with train.one_cpu_thread():
+        losses = [trainer.epoch(epoch, Bar())["train_loss"] for epoch in range(1, 16)]
     assert losses[-1] < 0.5 * losses[0]
 
 

@@ -15,14 +15,15 @@ OTHER = {
     "norm": "gn", "n": 3, "dataset": "digits", "data_hash": "0123456789", "classes": 25, "train_size": 100, "split_seed": 1,
     "seed": 1, "batch_size": 8, "epochs": 60, "patience": 5, "optimizer": "adam", "lr": 0.05, "momentum": 0.8,
     "weight_decay": 1e-4, "schedule": "step", "warmup_epochs": 0, "clip_norm": 1.0, "gate_lr": 1.0, "group_size": 8,
-    "augment": "none", "precision": "float32",
+    "augment": "none", "precision": "float32", "model": "cnn", "loss": "mse", "only_classes": "5-14", "init": "other-run",
 }  # fmt: skip
 
 
 def test_every_field_decides_the_id():
-    assert OTHER.keys() == {field.name for field in fields(Run)}
-    ids = {Run().id} | {replace(Run(), **{name: value}).id for name, value in OTHER.items()}
-    assert len(ids) == len(OTHER) + 1
+    assert OTHER.keys() | {"activation"} == {field.name for field in fields(Run)}
+    ids = {Run().id, Run(model="cnn", activation="tanh").id}
+    ids |= {replace(Run(), **{name: value}).id for name, value in OTHER.items()}
+    assert len(ids) == len(OTHER) + 2
 
 
 def test_id_is_readable_and_a_safe_folder_name():

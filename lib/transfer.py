@@ -1,0 +1,166 @@
+"""What a trained network is worth elsewhere: as another run's start, and its features for a support vector machine."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from lib import data as data_module
+from lib import metrics, runs
+from lib.networks import ResNet50
+from lib.runs import Result, Run
+
+LAST = "linear."  # the layer whose weights are not taken over: it is of the other task's classes
+
+
+def initial_weights(run: Run, outputs) -> dict[str, Tensor]:
+    """What `run.init` names: name -> tensor, without the last layer; empty for a start from random weights. ValueError if the
+    run that it names is not finished or is of another network, or if ImageNet's weights cannot be had."""
+    if not run.init:
+        return {}
+    if run.init == "imagenet":
+        return {f"body.{name}": tensor for name, tensor in imagenet_weights().items()}
+    source = source_run(run.init, outputs)
+    same = ("model", "n", "norm", "group_size", "activation")
+    differ = [name for name in same if getattr(source, name) != getattr(run, name)]
+    if differ:
+        raise ValueError(f"init is {run.init}, which differs in {', '.join(differ)}; it must be a run of the same network")
+    state = Result(source, outputs).model().state_dict()
+    return {name: tensor for name, tensor in state.items() if not name.startswith(LAST)}
+
+
+def source_run(run_id: str, outputs) -> Run:
+    path = Path(outputs) / "runs" / run_id
+    run = runs.read_run(path)
+    if run is None or run.id != run_id or not runs.Folder(run, outputs).sound:
+        raise ValueError(f"init or backbone is {run_id!r}, which is no finished run in {path.parent}; train it first")
+    return run
+
+
+def start_from(model: nn.Module, weights: dict[str, Tensor], data: data_module.Data) -> None:
+    """Put `initial_weights` into a new model; the last layer keeps its own."""
+    if isinstance(model, ResNet50) and weights:
+        model.pixels(data.mean.cpu(), data.std.cpu())
+    model.load_state_dict(model.state_dict() | weights)
+
+
+def weights_entry():
+    from torchvision.models import ResNet50_Weights
+
+    return ResNet50_Weights.IMAGENET1K_V2
+
+
+def weights_file() -> Path:
+    """Where torchvision keeps ImageNet's weights for ResNet-50; the folder is PyTorch Hub's, which TORCH_HOME moves."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(weights_entry().url).name
+
+
+def imagenet_weights(file: str | Path = "") -> dict[str, Tensor]:
+    """torchvision's ResNet-50 without its last layer: from `file`, or from PyTorch's cache, or downloaded with a progress bar.
+    The file's SHA-256 is held against its name, as torchvision does. ValueError says what could not be had."""
+    target = weights_file()
+    expected = target.stem.rpartition("-")[2]
+    if file:
+        source = Path(file).expanduser()
+        if not source.is_file():
+            raise ValueError(f"weights is {source}, which is no file; give torchvision's {target.name}")
+        if not runs.sha256(source.read_bytes()).startswith(expected):
+            raise ValueError(f"{source} is not torchvision's {target.name}: its SHA-256 does not begin with {expected}")
+        if not target.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            runs.write_file(target, source.read_bytes())
+    if target.is_file() and not runs.sha256(target.read_bytes()).startswith(expected):
+        raise ValueError(f"{target} is damaged: its SHA-256 does not begin with {expected}; remove it to download it again")
+    try:
+        state = weights_entry().get_state_dict(progress=True, check_hash=True, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError) as error:
+        raise ValueError(
+            f"ImageNet's weights for ResNet-50 are not in {target.parent} and could not be downloaded from "
+            f"{weights_entry().url} ({error}); give the file, or another backbone"
+        ) from None
+    return {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
+
+
+def backbone(name: str, data: data_module.Data, outputs, weights: str = "", trained: bool = True) -> nn.Module:
+    """A network in eval mode whose `features` are to be used: "resnet50" with ImageNet's weights, or a run of the study by its
+    id; or the same network before any training. ValueError where it cannot be had: nothing else takes its place."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = ResNet50(len(data.classes)) if name == "resnet50" else runs.network(source_run(name, outputs))
+    if not trained:
+        return model.eval()
+    if name != "resnet50":
+        return Result(source_run(name, outputs), outputs).model()
+    start_from(model, {f"body.{key}": tensor for key, tensor in imagenet_weights(weights).items()}, data)
+    return model.eval()
+
+
+@torch.no_grad()
+def features(model: nn.Module, data: data_module.Data, split: data_module.Split) -> np.ndarray:
+    """Penultimate features (N, channels) of a split, float32."""
+    parts = (model.features(x.contiguous(memory_format=torch.channels_last)) for x, _ in data_module.eval_batches(data, split))
+    return torch.cat(list(parts)).cpu().numpy()
+
+
+KERNELS = ("linear", "rbf")
+PENALTIES = (0.01, 0.1, 1.0, 10.0)  # C, of which validation data choose
+
+
+def one_against_rest(train, val, test, kernel: str) -> dict:
+    """A support vector machine (scikit-learn) for one class against the rest. `train`, `val`, `test`: features (N, channels)
+    and whether each is of the class, bool (N,); the features are standardized by the training ones.
+
+    Returns C, chosen by the accuracy on `val` (the average precision where that ties), and on `test` the decision values (N,)
+    and predictions, bool (N,).
+    """
+    from sklearn.metrics import average_precision_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import SVC, LinearSVC
+
+    runs.allow("kernel", kernel, KERNELS)
+    fitted = {}
+    for c in PENALTIES:
+        machine = LinearSVC(C=c, dual=False) if kernel == "linear" else SVC(C=c, kernel="rbf")
+        fitted[c] = make_pipeline(StandardScaler(), machine).fit(*train)
+
+    def on_val(c: float) -> tuple[float, float]:
+        values = fitted[c].decision_function(val[0])
+        return float(np.mean((values > 0) == val[1])), float(average_precision_score(val[1], values))
+
+    best = max(PENALTIES, key=on_val)
+    values = fitted[best].decision_function(test[0])
+    return {"C": best, "values": values, "predictions": values > 0}
+
+
+def binary_scores(labels: np.ndarray, values: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
+    """Scores of one class against the rest, as fractions: accuracy and its 95 % interval, and that of always answering with
+    the more frequent side; precision and recall of the class; the areas under the ROC and the precision's curve over recall."""
+    from sklearn.metrics import average_precision_score, precision_score, recall_score, roc_auc_score
+
+    accuracy, low, high = metrics.interval([labels == predictions])
+    return {
+        "accuracy": accuracy,
+        "low": low,
+        "high": high,
+        "always the rest": float(max(labels.mean(), 1 - labels.mean())),
+        "precision": float(precision_score(labels, predictions, zero_division=0.0)),
+        "recall": float(recall_score(labels, predictions)),
+        "ROC area": float(roc_auc_score(labels, values)),
+        "average precision": float(average_precision_score(labels, values)),
+    }
+
+
+def curves(labels: np.ndarray, values: np.ndarray) -> pd.DataFrame:
+    """Points of the two curves: columns curve (roc or pr), x and y, as fractions. x is the false positive rate or the recall, y
+    the true positive rate or the precision."""
+    from sklearn.metrics import precision_recall_curve, roc_curve
+
+    false, true, _ = roc_curve(labels, values)
+    precision, recall, _ = precision_recall_curve(labels, values)
+    return pd.concat(
+        [pd.DataFrame({"curve": "roc", "x": false, "y": true}), pd.DataFrame({"curve": "pr", "x": recall, "y": precision})],
+        ignore_index=True,
+    )

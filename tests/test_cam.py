@@ -1,0 +1,57 @@
+"""Grad-CAM by captum against its definition, and the numbers that compare maps."""
+
+import numpy as np
+import pytest
+import torch
+
+from lib import cam, data
+from lib.resnet import ResNet
+
+IMAGES = data.load("digits", train_size=64)
+
+
+def by_definition(model, x, labels):
+    """Selvaraju et al. 2017, equations 1 and 2."""
+    maps = model.layer3(model.layer2(model.layer1(torch.relu(model.norm1(model.conv1(x)))))).detach().requires_grad_()
+    logits = model.linear(maps.mean((2, 3)))
+    logits[torch.arange(len(x)), labels].sum().backward()
+    weights = maps.grad.mean((2, 3), keepdim=True)
+    return torch.relu((weights * maps).sum(1)).detach()
+
+
+@pytest.mark.parametrize("norm", ["torch_bn", "bn", "in", "bin", "ln", "gn", "nn"])
+def test_maps_are_those_of_the_definition(norm):
+    model, split = ResNet(1, 10, norm).eval(), IMAGES.test.take(slice(7))
+    found = cam.maps(model, IMAGES, split, batch_size=3)
+    expected = by_definition(model, IMAGES.normalize(split.images), split.labels)
+    expected = expected / expected.sum((1, 2), keepdim=True).clamp_min(1e-12)
+    assert found.shape == (7, 8, 8)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-3)
+
+
+def one_hot(*places):
+    heat = torch.zeros(len(places), 2, 2)
+    for image, place in enumerate(places):
+        heat[image].view(-1)[place] = 1
+    return heat
+
+
+def test_overlap_of_equal_disjoint_and_half_equal_maps():
+    assert cam.overlap(one_hot(0, 1), one_hot(0, 2)).tolist() == [1.0, 0.0]
+    assert cam.overlap((one_hot(0) + one_hot(1)) / 2, one_hot(1)).tolist() == [0.5]
+
+
+def test_chance_is_the_overlap_of_different_images():
+    assert cam.chance(one_hot(0, 1, 2), one_hot(0, 1, 2)) == 0
+    assert cam.chance(one_hot(3, 3, 3), one_hot(3, 3, 3)) == 1
+
+
+def test_half_area():
+    even, point, empty = torch.full((1, 2, 2), 0.25), one_hot(2), torch.zeros(1, 2, 2)
+    found = cam.half_area(torch.cat([even, point, empty]))
+    assert found[:2].tolist() == [0.5, 0.25] and np.isnan(found[2])
+
+
+def test_maps_are_enlarged_to_their_image():
+    large = cam.enlarged(one_hot(0), 8, 12)
+    assert large.shape == (1, 8, 12) and large[0, 0, 0] == 1 and large[0, 7, 11] == 0

@@ -1,0 +1,209 @@
+"""Starting from another network's weights, ImageNet's file and its hash, and one class against the rest."""
+
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from torchvision.models._api import Weights, WeightsEnum
+from torchvision.models.resnet import Bottleneck, ResNet
+
+from lib import data, train, transfer
+from lib.networks import ResNet50
+from lib.runs import Folder, Result, Run
+from lib.study import Study
+from lib.train import fit
+
+SMALL = {
+    "norm": "bn", "n": 1, "dataset": "digits", "train_size": 64, "batch_size": 32, "epochs": 1, "warmup_epochs": 0,
+    "augment": "none", "precision": "float32",
+}  # fmt: skip
+SOURCE = Run(**SMALL, only_classes="5-9", classes=5)
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("transfer")
+    fit(SOURCE, folder, progress=False)
+    return folder
+
+
+def tuned(**changes):
+    return Run(**SMALL | {"only_classes": "0-3", "classes": 4, "init": SOURCE.id} | changes)
+
+
+def test_only_classes_are_those_images_of_each_part_in_their_order():
+    whole, part = data.load("digits"), data.load("digits", only_classes="5-9")
+    for name in ("train", "val", "test"):
+        split, kept = getattr(whole, name), getattr(part, name)
+        chosen = split.labels >= 5
+        assert torch.equal(kept.images, split.images[chosen]) and torch.equal(kept.labels + 5, split.labels[chosen])
+    assert part.classes == tuple("56789")
+
+
+@pytest.mark.parametrize("given", ["5", "5-5", "7-5", "a-b", "-3", 5])
+def test_what_names_no_two_classes_is_said(given):
+    with pytest.raises(ValueError, match="it must be the first and last of two or more classes, as in 0-4"):
+        data.load("digits", only_classes=given)
+
+
+def test_classes_that_are_not_there_are_said():
+    with pytest.raises(ValueError, match="only_classes is 5-12; digits has the classes 0 to 9"):
+        data.load("digits", only_classes="5-12")
+    with pytest.raises(ValueError, match=r"classes \(r\) is 10, but only_classes 0-4 has 5"):
+        Run(only_classes="0-4")
+
+
+def test_a_run_starts_from_anothers_weights_but_for_the_last_layer(outputs):
+    model, source = train.new_model(tuned()), Result(SOURCE, outputs).model().state_dict()
+    fresh = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    transfer.start_from(model, transfer.initial_weights(tuned(), outputs), data.load("digits", only_classes="0-3"))
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, fresh[name] if name.startswith("linear.") else source[name]), name
+    assert not torch.equal(fresh["conv1.weight"], source["conv1.weight"])
+
+
+def test_it_trains_from_there(outputs, monkeypatch):
+    real, seen = train.Trainer, []
+
+    def watched(run, model, *rest):
+        seen.append(model.conv1.weight.detach().clone())
+        return real(run, model, *rest)
+
+    monkeypatch.setattr(train, "Trainer", watched)
+    fit(tuned(), outputs, progress=False)
+    assert len(seen) == 1 and torch.equal(seen[0], Result(SOURCE, outputs).model().conv1.weight)
+    assert tuned().id != tuned(init="").id
+
+
+def test_a_source_that_is_not_finished_or_another_network_is_said(outputs, tmp_path):
+    with pytest.raises(ValueError, match="which is no finished run in"):
+        fit(tuned(), tmp_path, progress=False)
+    assert not (tmp_path / "runs").exists()
+    with pytest.raises(ValueError, match="which differs in n; it must be a run of the same network"):
+        fit(tuned(n=2), outputs, progress=False)
+    with pytest.raises(
+        ValueError, match="init is 'imagenet'; it must be the id of a run, or imagenet if the model is resnet50"
+    ):
+        tuned(init="imagenet")
+
+
+def test_a_study_trains_the_source_first(tmp_path):
+    study = Study("smoke", "digits", outputs=tmp_path, jobs=1)
+    found = study.fit(["transfer"], progress=False)
+    backbone, fine = (found[name][0].run for name in ("backbone", "fine-tuned"))
+    assert fine.init == backbone.id and Folder(backbone, tmp_path).sound
+    assert (backbone.only_classes, fine.only_classes, found["scratch"][0].run.init) == ("5-9", "0-4", "")
+
+
+def small_resnet():
+    return ResNet(Bottleneck, [1, 1, 1, 1], width_per_group=4)
+
+
+@pytest.fixture
+def imagenet(tmp_path, monkeypatch):
+    """A network with ResNet-50's last width and some of its blocks, and a file of weights for it, which torchvision's own code
+    takes from PyTorch Hub's folder: (the file, its state)."""
+    monkeypatch.setattr(torchvision.models, "resnet50", small_resnet)
+    torch.manual_seed(7)
+    state = small_resnet().state_dict()
+    torch.save(state, tmp_path / "weights.pth")
+    digest = hashlib.sha256((tmp_path / "weights.pth").read_bytes()).hexdigest()[:8]
+
+    class Small(WeightsEnum):
+        V1 = Weights(url=f"http://127.0.0.1:9/resnet50-{digest}.pth", transforms=None, meta={})
+
+    monkeypatch.setattr(transfer, "weights_entry", lambda: Small.V1)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    return tmp_path / "weights.pth", state
+
+
+def test_weights_come_from_a_file_and_then_from_the_cache(imagenet):
+    file, state = imagenet
+    with pytest.raises(ValueError, match=r"are not in .* and could not be downloaded from http://127.0.0.1:9/resnet50-"):
+        transfer.imagenet_weights()
+    for _ in range(2):
+        found = transfer.imagenet_weights(file)
+        assert found.keys() == {name for name in state if not name.startswith("fc.")}
+        assert all(torch.equal(found[name], state[name]) for name in found)
+        file = ""
+
+
+def test_another_file_is_refused_and_a_damaged_cache_too(imagenet):
+    file, _ = imagenet
+    transfer.imagenet_weights(file)
+    other = file.with_name("other.pth")
+    other.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(ValueError, match=r"other.pth is not torchvision's resnet50-.*: its SHA-256 does not begin with"):
+        transfer.imagenet_weights(other)
+    with pytest.raises(ValueError, match=r"nowhere\.pth, which is no file"):
+        transfer.imagenet_weights(file.with_name("nowhere.pth"))
+    transfer.weights_file().write_bytes(other.read_bytes())
+    with pytest.raises(ValueError, match="is damaged: its SHA-256 does not begin with"):
+        transfer.imagenet_weights()
+
+
+def test_the_backbone_sees_images_as_imagenets_were(imagenet):
+    file, state = imagenet
+    digits = data.load("digits", train_size=64)
+    model = transfer.backbone("resnet50", digits, "outputs", file)
+    reference = small_resnet().eval()
+    reference.load_state_dict(state)
+    reference.fc = torch.nn.Identity()
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    raw = digits.test.images[:3] / 255
+    x = (raw - mean[:, None, None]) / std[:, None, None]
+    expected = reference(F.interpolate(x, (224, 224), mode="bilinear"))
+    with torch.no_grad():
+        found = model.features(digits.normalize(digits.test.images[:3]))
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
+    untrained = transfer.backbone("resnet50", digits, "outputs", trained=False)
+    assert not torch.equal(untrained.body.conv1.weight, model.body.conv1.weight)
+
+
+def test_resnet50_trains_from_imagenets_weights(imagenet, tmp_path):
+    transfer.imagenet_weights(imagenet[0])
+    changes = {"model": "resnet50", "norm": "torch_bn", "init": "imagenet", "train_size": 8, "batch_size": 4, "lr": 1e-4}
+    run = Run(**SMALL | {"n": 2} | changes)
+    data_of_run = data.load("digits", train_size=8)
+    small = data.Data(*(split.take(slice(8)) for split in (data_of_run.train, data_of_run.val, data_of_run.test)),
+                      data_of_run.classes, data_of_run.mean, data_of_run.std)  # fmt: skip
+    result = fit(run, tmp_path, progress=False, data=small)
+    assert result.run.id.startswith("digits-torch_bn-resnet50-b4-e1-s0-")
+    assert isinstance(result.model(), ResNet50) and len(result.correct()) == 8
+
+
+def blobs(seed, count=200):
+    rng = np.random.default_rng(seed)
+    y = np.arange(count) % 10 == 0
+    return rng.normal(size=(count, 3)) + 8 * y[:, None], y
+
+
+@pytest.mark.parametrize("kernel", transfer.KERNELS)
+def test_a_machine_tells_apart_what_can_be_told_apart(kernel):
+    made = transfer.one_against_rest(blobs(0), blobs(1), blobs(2), kernel)
+    assert (made["predictions"] == blobs(2)[1]).all() and made["C"] in transfer.PENALTIES
+    scores = transfer.binary_scores(blobs(2)[1], made["values"], made["predictions"])
+    assert (
+        scores["accuracy"] == scores["precision"] == scores["recall"] == scores["ROC area"] == 1
+        and scores["always the rest"] == 0.9
+    )
+
+
+def test_scores_of_one_class_against_the_rest_by_hand():
+    labels = np.array([True, True, False, False, False, False, False, False, False, False])
+    values = np.array([0.9, -0.5, 0.8, -1, -1.1, -1.2, -1.3, -1.4, -1.5, -1.6])
+    scores = transfer.binary_scores(labels, values, values > 0)
+    assert (scores["accuracy"], scores["always the rest"], scores["precision"], scores["recall"]) == (0.8, 0.8, 0.5, 0.5)
+    assert scores["ROC area"] == pytest.approx(15 / 16)  # of 16 pairs, one is in the wrong order
+    assert scores["average precision"] == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
+    points = transfer.curves(labels, values)
+    roc = points[points["curve"] == "roc"]
+    assert (roc.iloc[0][["x", "y"]] == 0).all() and (roc.iloc[-1][["x", "y"]] == 1).all()
+
+
+def test_a_backbone_that_is_not_there_is_said(tmp_path):
+    with pytest.raises(ValueError, match="init or backbone is 'nothing', which is no finished run in"):
+        transfer.backbone("nothing", data.load("digits", train_size=64), tmp_path)
