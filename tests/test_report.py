@@ -13,9 +13,11 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pandas as pd
+import papermill
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from pypdf import PdfReader
+from test_data import write_folder
 
 from lib import runs
 from lib.plots import table_html
@@ -118,6 +120,21 @@ def test_papermill_from_the_top_level(smoke, tmp_path):
         for nb in (notebook(tmp_path / "out.ipynb"), executed(study, "05_feature_quantiles"))
     )
     assert one == other
+
+
+@pytest.mark.parametrize("name, classes, size", [("07_grad_cam", 5, 256), ("08_cnn_ablations", 3, 24), ("09_transfer", 4, 16)])
+def test_an_image_folder_of_other_classes_and_size(tmp_path, name, classes, size):
+    path = write_folder(
+        tmp_path / "birds", classes=[f"bird{i}" for i in range(classes)], images=2 if size > 100 else 5, size=(size, size)
+    )
+    values = {"profile": "smoke", "dataset": f"folder:{path}", "outputs": str(tmp_path / "outputs")}
+    papermill.execute_notebook(
+        build.SOURCES / f"{name}.ipynb", tmp_path / "out.ipynb", values, kernel_name="python3", cwd=build.SOURCES,
+        progress_bar=False, extra_arguments=["--IPKernelApp.log_level=40"],
+    )  # fmt: skip
+    text = tagged(notebook(tmp_path / "out.ipynb"), "answer")[0].outputs[0]
+    assert text.metadata["headline"]
+    assert f"{size}×{size} in {classes} classes" in str(all_outputs(notebook(tmp_path / "out.ipynb")))
 
 
 def lose(study, variant):
