@@ -27,13 +27,21 @@ def enlarged(heat: Tensor, height: int, width: int) -> np.ndarray:
 
 
 def overlap(a: Tensor, b: Tensor) -> np.ndarray:
-    """The share of their heat that the maps of `a` and `b` have in common, (N,): 1 for equal maps, 0 for disjoint ones."""
-    return torch.minimum(a, b).sum((1, 2)).numpy()
+    """The share of their heat that the maps of `a` and `b` have in common, (N,): 1 for equal maps, 0 for disjoint ones, NaN
+    where either is empty."""
+    some = (a.sum((1, 2)) > 0.5) & (b.sum((1, 2)) > 0.5)
+    return torch.where(some, torch.minimum(a, b).sum((1, 2)), torch.nan).numpy()
+
+
+def mean_overlap(a: Tensor, b: Tensor) -> float:
+    """The mean over the images for which neither map is empty; NaN if there is none."""
+    found = overlap(a, b)
+    return float(found[~np.isnan(found)].mean()) if not np.isnan(found).all() else float("nan")
 
 
 def chance(a: Tensor, b: Tensor) -> float:
     """The mean overlap of maps of different images, which is what an overlap is to be held against."""
-    return float(np.mean([overlap(a, b.roll(shift, 0)).mean() for shift in range(1, min(len(a), 11))]))
+    return float(np.mean([mean_overlap(a, b.roll(shift, 0)) for shift in range(1, min(len(a), 11))]))
 
 
 def half_area(heat: Tensor) -> np.ndarray:

@@ -81,11 +81,12 @@ class Data:
         return self.padded.index_select(0, pixels.flatten()).view(len(plan), height, width, 3)
 
     def augmented(self, split: Split, how: str, seed: int) -> Split:
-        """A split's images as training would show them in some epoch, in another order."""
+        """A split's images as training would show them in some epoch, in their own order."""
         source = replace(self, train=split)
         plan = epoch_plan(source, len(split), how, seed, epoch=1)
+        plan = plan[plan[:, 0].argsort()]
         parts = [source.cropped(rows) for rows in plan.split(1000)]
-        return Split(torch.cat(parts).permute(0, 3, 1, 2), split.labels[plan[:, 0]])
+        return Split(torch.cat(parts).permute(0, 3, 1, 2), split.labels)
 
     def batch(self, plan: Tensor) -> tuple[Tensor, Tensor]:
         """The same, normalized, as float32 (B, 3, H, W) in channels-last memory, and the labels (B,)."""

@@ -16,7 +16,7 @@ import torch
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from tqdm.auto import tqdm
 
-from lib import data, runs
+from lib import data, runs, transfer
 from lib.runs import Folder, Run
 from lib.train import complete, load_data
 
@@ -36,8 +36,11 @@ def train_all(missing: list[Run], outputs, data_dir, jobs: int | str = "auto", b
     gpus = torch.cuda.device_count() if backend == "local" else 0
     folders = Path(outputs).absolute(), Path(data_dir).absolute()
     parent = os.getpid() if backend == "local" else None
+    # A worker elsewhere may not have the run whose weights another starts from.
+    starts = [transfer.initial_weights(run, outputs) if run.init not in ("", "imagenet") else None for run in missing]
     work = [
-        joblib.delayed(train_one)(run, *folders, f"cuda:{i % gpus}" if gpus else None, parent) for i, run in enumerate(missing)
+        joblib.delayed(train_one)(run, *folders, f"cuda:{i % gpus}" if gpus else None, parent, starts[i])
+        for i, run in enumerate(missing)
     ]
     with epochs_shown(missing, outputs, progress), connected(backend, jobs, len(missing)) as config:
         try:
@@ -137,14 +140,16 @@ def end_with_parent(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def train_one(run: Run, outputs: Path, data_dir: Path, device: str | None, parent: int | None) -> tuple[Run, dict[str, bytes]]:
-    """What a worker does; the finished run's files, which are small. `parent`: the process that it ends with, but for a
-    cluster's workers, which outlive what asked them to work."""
+def train_one(
+    run: Run, outputs: Path, data_dir: Path, device: str | None, parent: int | None, start: dict | None = None
+) -> tuple[Run, dict[str, bytes]]:
+    """What a worker does; the finished run's files, which are small. `start`: the weights that it starts from. `parent`: the
+    process that it ends with, but for a cluster's workers, which outlive what asked them to work."""
     if parent not in (None, os.getpid()):
         end_with_parent(parent)
     folder = Folder(run, outputs)
     if not folder.sound:
-        complete(run, outputs, data_dir, device, False, held_data(run, data_dir))
+        complete(run, outputs, data_dir, device, False, held_data(run, data_dir), start)
     return run, folder.read_files()
 
 

@@ -69,6 +69,18 @@ def difference(a: list[np.ndarray], b: list[np.ndarray]) -> tuple[float, float, 
     return float(gap), float(gap - half), float(gap + half)
 
 
+def mean_interval(values: np.ndarray) -> tuple[float, float, float]:
+    """Mean of a value per image, and its 95 % interval (normal approximation) over the choice of the images."""
+    half = stats.norm.ppf(0.975) * stats.sem(values)
+    return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
+
+
+def unpaired(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float]:
+    """Mean of a minus mean of b and its 95 % interval (normal approximation), from values of different images."""
+    gap, half = a.mean() - b.mean(), stats.norm.ppf(0.975) * np.hypot(stats.sem(a), stats.sem(b))
+    return float(gap), float(gap - half), float(gap + half)
+
+
 def interaction(
     a: list[np.ndarray], b: list[np.ndarray], c: list[np.ndarray], d: list[np.ndarray]
 ) -> tuple[float, float, float]:

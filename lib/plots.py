@@ -112,10 +112,10 @@ def epoch_axis(ax) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def learning_curves(histories: dict[str, list[pd.DataFrame]], labels: dict[str, str]) -> Figure:
-    """Training and validation error (%) and loss, one line per variant."""
+def learning_curves(histories: dict[str, list[pd.DataFrame]], labels: dict[str, str], loss: str = "loss (nats)") -> Figure:
+    """Training and validation error (%) and loss, one line per variant; `loss` is the axis' label."""
     fig, axes = plt.subplots(2, 2, figsize=(WIDTH, 4.9), sharex=True, sharey="row")
-    for row, (kind, unit) in enumerate((("accuracy", "error (%)"), ("loss", "loss (nats)"))):
+    for row, (kind, unit) in enumerate((("accuracy", "error (%)"), ("loss", loss))):
         for column, part in enumerate(("train", "val")):
             ax = axes[row, column]
             for variant, frames in histories.items():

@@ -214,9 +214,24 @@ class Study:
         levels = {f"{factor}: {level}": changes for factor, found in CNN_FACTORS.items() for level, changes in found.items()}
         return {name: self.cnn_runs(changes) for name, changes in levels.items()}
 
-    def cnn_best(self, levels: dict[str, str]) -> list[Run]:
-        """The runs with a level chosen for each factor."""
-        return self.cnn_runs({name: value for f, level in levels.items() for name, value in CNN_FACTORS[f][level].items()})
+    def cnn_levels(self) -> dict[str, str]:
+        """factor -> its level with the highest mean validation accuracy, of those that converged with every seed. Empty as long
+        as a run is missing."""
+        plan = self.cnn()
+        if not all(runs.Folder(run, self.outputs).sound for planned in plan.values() for run in planned):
+            return {}
+        found = {name: [Result(run, self.outputs) for run in planned] for name, planned in plan.items()}
+        score = {
+            name: -1.0 if any(r.diverged for r in results) else sum(r.score(split="val") for r in results)
+            for name, results in found.items()
+        }
+        return {f: max(levels, key=lambda level: score[f"{f}: {level}"]) for f, levels in CNN_FACTORS.items()}
+
+    def cnn_combined(self) -> list[Run] | None:
+        """The runs with all of `cnn_levels`; None as long as these are not known."""
+        levels = self.cnn_levels()
+        changes = {name: value for f, level in levels.items() for name, value in CNN_FACTORS[f][level].items()}
+        return self.cnn_runs(changes) if levels else None
 
     def cnn_runs(self, changes: dict) -> list[Run]:
         usual = {name: value for name, value in self.common().items() if name not in ("n", "augment")}
@@ -228,6 +243,8 @@ class Study:
         if there are fewer than four classes."""
         first, later = TRANSFER[self.profile]
         common = self.common() | {"epochs": later, "warmup_epochs": min(1, later)}
+        if self.dataset.startswith("folder:"):
+            common.pop("train_size", None)  # how many images half of the classes have is not known before the split
         if backbone == "resnet50":
             task = common | {"model": "resnet50", "norm": "torch_bn", "batch_size": 32, "lr": FINE_TUNING_LR}
             return {"scratch": self.with_seeds(task), "fine-tuned": self.with_seeds(task | {"init": "imagenet"})}
@@ -243,7 +260,9 @@ class Study:
             starts = [run.id for run in found["backbone"]]
         else:
             source = transfer.source_run(backbone, self.outputs)
-            task |= {name: getattr(source, name) for name in ("norm", "n", "group_size")}
+            if source.model != "resnet":
+                raise ValueError(f"backbone is {backbone}, a run of the model {source.model}; it must be one of a resnet")
+            task |= {name: getattr(source, name) for name in ("norm", "n", "group_size")} | RECIPE.get(source.norm, {})
             starts = [backbone] * len(self.seeds)
         found["scratch"] = self.with_seeds(task)
         tuned = self.with_seeds(task | {"lr": FINE_TUNING_LR})
@@ -254,13 +273,24 @@ class Study:
         return [Run(**kwargs | self.changes, seed=seed) for seed in self.seeds]
 
     def fit(self, names, progress: bool = True) -> Results:
-        """name -> its finished runs, one for each seed; those that are missing are trained now."""
-        return self.fit_all(self.plan(names), progress)
+        """name -> its finished runs, one for each seed; those that are missing are trained now. With "cnn" comes "combined"."""
+        found = self.fit_all(self.plan(names), progress)
+        combined = self.cnn_combined() if "cnn" in names else None
+        return found | (self.fit_all({"combined": combined}, progress) if combined else {})
+
+    def runs_of(self, names) -> list[Run]:
+        """Every run behind the names of NOTEBOOKS, each once, as far as they are known."""
+        planned = [run for runs_of_one in self.plan(names).values() for run in runs_of_one]
+        planned += (self.cnn_combined() or []) if "cnn" in names else []
+        return list({run.id: run for run in planned}.values())
 
     def fit_all(self, plan: dict[str, list[Run]], progress: bool = True) -> Results:
         """The finished runs of a plan, which names them. Every missing run is held against its data before any is trained,
         then as many are trained side by side as `jobs` says; those that start from another's weights come last."""
         planned = {run.id: run for runs_of_one in plan.values() for run in runs_of_one}
+        for run in planned.values():
+            if run.init not in planned:
+                transfer.initial_weights(run, self.outputs)
         if any(run.init not in ("", "imagenet") for run in planned.values()) and not all(run.init for run in planned.values()):
             self.fit_all({"": [run for run in planned.values() if not run.init]}, progress)
         missing, loaded = [run for run in planned.values() if not runs.Folder(run, self.outputs).sound], {}

@@ -241,8 +241,30 @@ def sweep_change(found: Found, rows: pd.DataFrame, norm: str, rule: str, size: i
     if size not in rows.index:
         return None
     best = rows["val_accuracy"].idxmax()
-    a, b = ([r.correct() for r in found[rows.loc[at, "name"]] if not r.diverged] for at in (size, best))
-    return int(best), *(metrics.difference(a, b) if size != best else (0.0, 0.0, 0.0))
+    gap = sweep_gap(found, rows.loc[size, "name"], rows.loc[best, "name"])
+    return (int(best), *gap) if gap else None
+
+
+def sweep_gap(found: Found, a: str, b: str) -> tuple[float, float, float] | None:
+    """Test accuracy of the runs named a minus those named b (fractions, with the 95 % interval), over the seeds with which
+    neither diverged; None if there is no such seed."""
+    kept = [{r.run.seed: r for r in found[name] if not r.diverged} for name in (a, b)]
+    seeds = sorted(kept[0].keys() & kept[1].keys())
+    if not seeds:
+        return None
+    return metrics.difference(*([part[seed].correct() for seed in seeds] for part in kept)) if a != b else (0.0, 0.0, 0.0)
+
+
+def sweep_lead(found: Found, rows: pd.DataFrame, a: str, b: str, rule: str) -> dict[str, list[int]]:
+    """At which batch sizes norm a is clearly ahead of norm b, b of a, neither, or they cannot be compared since one diverged:
+    keys a, b, "neither", "diverged"."""
+    part = rows[rows["rule"] == rule].pivot(index="batch_size", columns="norm", values="name")
+    lead = {a: [], b: [], "neither": [], "diverged": []}
+    for size, names in part.iterrows():
+        gap = sweep_gap(found, names[a], names[b])
+        who = "diverged" if gap is None else a if gap[1] > 0 else b if gap[2] < 0 else "neither"
+        lead[who].append(int(size))
+    return lead
 
 
 def gate_values(results: list[Result]) -> pd.DataFrame:

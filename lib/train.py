@@ -45,13 +45,14 @@ def write_results(outputs, trained: bool) -> None:
             raise
 
 
-def complete(run: Run, outputs, data_dir, device, progress: bool, data=None) -> bool:
-    """What `fit` does, but for the table of all results. Whether there was something to do."""
+def complete(run: Run, outputs, data_dir, device, progress: bool, data=None, start: dict | None = None) -> bool:
+    """What `fit` does, but for the table of all results. Whether there was something to do. `start` is what
+    `transfer.initial_weights` gives, where the run that it comes from is not at hand."""
     folder = Folder(run, outputs)
     if folder.sound:
         return False
     device = check_device(device)
-    start = transfer.initial_weights(run, outputs)
+    start = transfer.initial_weights(run, outputs) if start is None else start
     keep_freed_memory()
     torch.backends.cudnn.allow_tf32 = False  # what is called float32 is float32 on a GPU too
     data = (data or load_data(run, data_dir)).to(device)

@@ -34,7 +34,7 @@ def initial_weights(run: Run, outputs) -> dict[str, Tensor]:
 def source_run(run_id: str, outputs) -> Run:
     path = Path(outputs) / "runs" / run_id
     run = runs.read_run(path)
-    if run is None or run.id != run_id or not runs.Folder(run, outputs).sound:
+    if run is None or run.id != run_id or not runs.Folder(run, outputs).sound or Result(run, outputs).diverged:
         raise ValueError(f"init or backbone is {run_id!r}, which is no finished run in {path.parent}; train it first")
     return run
 
@@ -68,9 +68,8 @@ def imagenet_weights(file: str | Path = "") -> dict[str, Tensor]:
             raise ValueError(f"weights is {source}, which is no file; give torchvision's {target.name}")
         if not runs.sha256(source.read_bytes()).startswith(expected):
             raise ValueError(f"{source} is not torchvision's {target.name}: its SHA-256 does not begin with {expected}")
-        if not target.is_file():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            runs.write_file(target, source.read_bytes())
+        target.parent.mkdir(parents=True, exist_ok=True)
+        runs.write_file(target, source.read_bytes())
     if target.is_file() and not runs.sha256(target.read_bytes()).startswith(expected):
         raise ValueError(f"{target} is damaged: its SHA-256 does not begin with {expected}; remove it to download it again")
     try:
@@ -86,13 +85,14 @@ def imagenet_weights(file: str | Path = "") -> dict[str, Tensor]:
 def backbone(name: str, data: data_module.Data, outputs, weights: str = "", trained: bool = True) -> nn.Module:
     """A network in eval mode whose `features` are to be used: "resnet50" with ImageNet's weights, or a run of the study by its
     id; or the same network before any training. ValueError where it cannot be had: nothing else takes its place."""
+    source = None if name == "resnet50" else source_run(name, outputs)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = ResNet50(len(data.classes)) if name == "resnet50" else runs.network(source_run(name, outputs))
+        torch.manual_seed(source.seed if source else 0)
+        model = runs.network(source) if source else ResNet50(len(data.classes))
     if not trained:
         return model.eval()
-    if name != "resnet50":
-        return Result(source_run(name, outputs), outputs).model()
+    if source:
+        return Result(source, outputs).model()
     start_from(model, {f"body.{key}": tensor for key, tensor in imagenet_weights(weights).items()}, data)
     return model.eval()
 
@@ -136,8 +136,9 @@ def one_against_rest(train, val, test, kernel: str) -> dict:
 
 
 def binary_scores(labels: np.ndarray, values: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
-    """Scores of one class against the rest, as fractions: accuracy and its 95 % interval, and that of always answering with
-    the more frequent side; precision and recall of the class; the areas under the ROC and the precision's curve over recall."""
+    """Scores of one class against the rest, as fractions: accuracy and its 95 % interval, that of always answering with the
+    rest, and what it is above that, with its 95 % interval (the same images, paired); precision and recall of the class; the
+    areas under the ROC and under the precision's curve over recall."""
     from sklearn.metrics import average_precision_score, precision_score, recall_score, roc_auc_score
 
     accuracy, low, high = metrics.interval([labels == predictions])
@@ -145,7 +146,8 @@ def binary_scores(labels: np.ndarray, values: np.ndarray, predictions: np.ndarra
         "accuracy": accuracy,
         "low": low,
         "high": high,
-        "always the rest": float(max(labels.mean(), 1 - labels.mean())),
+        "always the rest": float(1 - labels.mean()),
+        **dict(zip(("gain", "gain low", "gain high"), metrics.difference([labels == predictions], [~labels]), strict=True)),
         "precision": float(precision_score(labels, predictions, zero_division=0.0)),
         "recall": float(recall_score(labels, predictions)),
         "ROC area": float(roc_auc_score(labels, values)),

@@ -46,8 +46,7 @@ def code_of(source: Path) -> str:
 
 def fingerprint(source: Path, study: Study, parameters: dict) -> str:
     """Changes with anything an execution depends on: the notebook, the code, the parameters, its runs' results."""
-    plan = study.plan(NOTEBOOKS[source.stem])
-    needed = [runs.Folder(run, study.outputs).path for runs_of_one in plan.values() for run in runs_of_one]
+    needed = [runs.Folder(run, study.outputs).path for run in study.runs_of(NOTEBOOKS[source.stem])]
     sums = [(path / runs.SUMS).read_text() if (path / runs.SUMS).is_file() else "missing" for path in needed]
     return runs.sha256(repr((sorted(parameters.items()), code_of(source), sums)).encode())
 
@@ -161,8 +160,8 @@ def appendix(study: Study) -> list:
     """How the results were made: every run, its cost and where it ran. Only runs that are finished are listed."""
     rows, environments = [], []
     for name in EVERYTHING:
-        runs_of_name = {run.id: run for planned in study.plan([name]).values() for run in planned}
-        results = [runs.Result(run, study.outputs) for run in runs_of_name.values() if runs.Folder(run, study.outputs).sound]
+        planned = study.runs_of([name])
+        results = [runs.Result(run, study.outputs) for run in planned if runs.Folder(run, study.outputs).sound]
         environments += [result.env for result in results]
         # A variant has a row for each run; a group of many runs one for all of them.
         for part in [[result] for result in results] if name in LABELS else [results] if results else []:

@@ -41,6 +41,13 @@ def test_overlap_of_equal_disjoint_and_half_equal_maps():
     assert cam.overlap((one_hot(0) + one_hot(1)) / 2, one_hot(1)).tolist() == [0.5]
 
 
+def test_an_empty_map_has_no_overlap_not_even_with_itself():
+    with_empty = torch.cat([one_hot(0), torch.zeros(1, 2, 2)])
+    assert np.isnan(cam.overlap(with_empty, with_empty)).tolist() == [False, True]
+    assert cam.mean_overlap(with_empty, with_empty) == 1
+    assert np.isnan(cam.mean_overlap(with_empty[1:], with_empty[1:]))
+
+
 def test_chance_is_the_overlap_of_different_images():
     assert cam.chance(one_hot(0, 1, 2), one_hot(0, 1, 2)) == 0
     assert cam.chance(one_hot(3, 3, 3), one_hot(3, 3, 3)) == 1

@@ -25,6 +25,15 @@ def write_folder(path: Path, parts=("train", "test"), classes=("crow", "owl", "w
     return path
 
 
+def test_augmented_images_keep_their_order():
+    whole = data.load("digits", train_size=100)
+    shown = whole.augmented(whole.val, "crop", 0)
+    assert torch.equal(shown.labels, whole.val.labels) and shown.images.shape == whole.val.images.shape
+    assert torch.equal(whole.augmented(whole.val, "none", 0).images, whole.val.images)
+    moved = (shown.images != whole.val.images).flatten(1).any(1)
+    assert moved.double().mean() > 0.5
+
+
 def fake_cifar(folder: Path, monkeypatch, per_batch=20) -> Path:
     """Files in CIFAR-10's format with their MD5 sums told to torchvision: its real reading code runs on them."""
     base = folder / CIFAR10.base_folder

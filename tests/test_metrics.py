@@ -95,3 +95,12 @@ def test_interaction_is_the_difference_of_differences():
     assert gap == pytest.approx(-0.015) and high - low == pytest.approx(2 * 1.959964 * per_image.std() / np.sqrt(1000))
     gap, low, high = metrics.interaction(*([x[0], correct(n)] for x, n in zip((a, b, c, d), (870, 900, 895, 905), strict=True)))
     assert gap == pytest.approx((-0.015 - 0.02) / 2) and low < gap < high
+
+
+def test_mean_and_difference_of_means_have_normal_intervals():
+    a, b = np.array([0.0, 1.0] * 50), np.array([1.0, 1.0, 0.0] * 40)
+    mean, low, high = metrics.mean_interval(a)
+    assert (mean, round(low, 4), round(high, 4)) == (0.5, 0.4015, 0.5985)
+    gap, low, high = metrics.unpaired(b, a)
+    half = 1.959964 * np.sqrt(a.var(ddof=1) / 100 + b.var(ddof=1) / 120)
+    assert (gap, low, high) == pytest.approx((1 / 6, 1 / 6 - half, 1 / 6 + half))

@@ -62,7 +62,7 @@ def test_sweep_differs_in_norm_batch_size_and_learning_rate_only():
 def test_sweep_table_names_rules_and_diverged_runs():
     def fake(norm, size, lr, right, diverged=False):
         result = FakeResult(right)
-        result.run = SimpleNamespace(norm=norm, batch_size=size, lr=lr)
+        result.run = SimpleNamespace(norm=norm, batch_size=size, lr=lr, seed=0)
         result.diverged, result.score = diverged, lambda split: right / 1000
         return [result]
 
@@ -81,6 +81,26 @@ def test_sweep_table_names_rules_and_diverged_runs():
     assert best == 512 and gap == pytest.approx(-0.51) and low < gap < high < 0
     assert tables.sweep_change(found, rows, "gn", same, 2) is None
     assert tables.sweep_change(found, rows, "gn", scaled, 128) == (128, 0.0, 0.0, 0.0)
+    found["g"] = fake("gn", 512, 0.1, 811)
+    lead = tables.sweep_lead(found, tables.sweep(found, 128), "bn", "gn", same)
+    assert lead == {"bn": [128], "gn": [], "neither": [512], "diverged": [2]}
+
+
+def test_sweep_compares_the_seeds_that_both_sizes_have():
+    def fake(seed, right, diverged=False):
+        result = FakeResult(right)
+        result.run = SimpleNamespace(norm="bn", batch_size=2, lr=0.1, seed=seed)
+        result.diverged = diverged
+        return result
+
+    found = {
+        "a": [fake(0, 1, diverged=True), fake(1, 500)],
+        "b": [fake(0, 500), fake(1, 900)],
+        "c": [fake(0, 9), fake(1, 9, diverged=True)],
+    }
+    gap, low, high = tables.sweep_gap(found, "a", "b")
+    assert gap == pytest.approx(-0.4) and low < gap < high < 0
+    assert tables.sweep_gap(found, "a", "c") is None
 
 
 def test_digits_are_not_flipped():

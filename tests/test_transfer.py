@@ -11,6 +11,7 @@ from torchvision.models._api import Weights, WeightsEnum
 from torchvision.models.resnet import Bottleneck, ResNet
 
 from lib import data, train, transfer
+from lib.jobs import train_one
 from lib.networks import ResNet50
 from lib.runs import Folder, Result, Run
 from lib.study import Study
@@ -90,6 +91,26 @@ def test_a_source_that_is_not_finished_or_another_network_is_said(outputs, tmp_p
         tuned(init="imagenet")
 
 
+def test_a_diverged_run_is_no_start(outputs, monkeypatch):
+    monkeypatch.setattr(Result, "diverged", True)
+    with pytest.raises(ValueError, match="which is no finished run in"):
+        transfer.initial_weights(tuned(), outputs)
+
+
+def test_a_worker_without_the_source_gets_its_weights(outputs, tmp_path):
+    start = transfer.initial_weights(tuned(), outputs)
+    _, files = train_one(tuned(), tmp_path, tmp_path, None, None, start)
+    here = fit(tuned(), outputs, progress=False)
+    assert files["best.safetensors"] == (here.path / "best.safetensors").read_bytes()
+
+
+def test_a_backbone_of_another_network_is_refused_before_training(tmp_path):
+    cnn = Run(**SMALL | {"model": "cnn", "norm": "dropout"})
+    fit(cnn, tmp_path, progress=False)
+    with pytest.raises(ValueError, match="a run of the model cnn; it must be one of a resnet"):
+        Study("smoke", "digits", outputs=tmp_path).transfer(cnn.id)
+
+
 def test_a_study_trains_the_source_first(tmp_path):
     study = Study("smoke", "digits", outputs=tmp_path, jobs=1)
     found = study.fit(["transfer"], progress=False)
@@ -143,6 +164,8 @@ def test_another_file_is_refused_and_a_damaged_cache_too(imagenet):
     transfer.weights_file().write_bytes(other.read_bytes())
     with pytest.raises(ValueError, match="is damaged: its SHA-256 does not begin with"):
         transfer.imagenet_weights()
+    assert transfer.imagenet_weights(file).keys()  # a good file takes its place
+    assert transfer.imagenet_weights().keys()
 
 
 def test_the_backbone_sees_images_as_imagenets_were(imagenet):
@@ -196,6 +219,7 @@ def test_scores_of_one_class_against_the_rest_by_hand():
     labels = np.array([True, True, False, False, False, False, False, False, False, False])
     values = np.array([0.9, -0.5, 0.8, -1, -1.1, -1.2, -1.3, -1.4, -1.5, -1.6])
     scores = transfer.binary_scores(labels, values, values > 0)
+    assert scores["gain"] == pytest.approx(0) and scores["gain low"] < 0 < scores["gain high"]
     assert (scores["accuracy"], scores["always the rest"], scores["precision"], scores["recall"]) == (0.8, 0.8, 0.5, 0.5)
     assert scores["ROC area"] == pytest.approx(15 / 16)  # of 16 pairs, one is in the wrong order
     assert scores["average precision"] == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)

@@ -45,6 +45,14 @@ def test_a_damaged_run_is_noticed(trained, capsys):
     assert capsys.readouterr().out.endswith("0 runs checked, 0 accuracies do not agree, 1 damaged\n")
 
 
+def test_a_run_without_its_data_does_not_end_the_check(trained, monkeypatch, capsys):
+    run, outputs = trained
+    monkeypatch.setattr(verify, "load_data", lambda *args: (_ for _ in ()).throw(ValueError("the folder is gone")))
+    assert verify.main(["--outputs", str(outputs)]) == 1
+    out = capsys.readouterr().out
+    assert f"{run.id}: cannot be checked: the folder is gone" in out and out.endswith("0 damaged, 1 without their data\n")
+
+
 @pytest.mark.parametrize("accuracy, changed, good", [(0.8, 0, True), (0.801, 1, True), (0.802, 1, False), (0.8, 2, False)])
 def test_only_a_thousandth_of_the_predictions_may_differ(accuracy, changed, good):
     class Fake:
