@@ -431,3 +431,20 @@ def confusion_pair(left: pd.DataFrame, right: pd.DataFrame, titles: tuple[str, s
         ax.tick_params(axis="y", rotation=0)
     axes[0].set_ylabel("true class")
     return fig
+
+
+def claims(rows: pd.DataFrame) -> Figure:
+    """Differences (points) with their 95 % intervals, coloured by verdict. Columns: claim, points, low, high, verdict."""
+    rows = rows.dropna(subset="points")[::-1].reset_index(drop=True)
+    colors = {"confirmed": "#009E73", "contradicted": "#D55E00", "open": "#767676"}
+    fig, ax = plt.subplots(figsize=(WIDTH, 0.8 + 0.32 * len(rows)))
+    for y, row in rows.iterrows():
+        color = colors[row["verdict"]]
+        ax.plot([row["low"], row["high"]], [y, y], color=color, linewidth=2)
+        ax.plot(row["points"], y, "o", color=color, markeredgecolor="black", markersize=5)
+    ax.axvline(0, color="black", linewidth=0.8)
+    ax.set_yticks(range(len(rows)), [claim.split(":")[0] for claim in rows["claim"]])
+    ax.set_xlabel("difference of test accuracy (points)")
+    handles = [plt.Line2D([], [], color=color, marker="o", label=verdict) for verdict, color in colors.items()]
+    fig.legend(handles=handles, loc="outside upper center", ncols=3)
+    return fig

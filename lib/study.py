@@ -103,6 +103,7 @@ NOTEBOOKS = {
     "07_grad_cam": (*ALL, "other_seed"),
     "08_cnn_ablations": ("cnn",),
     "09_transfer": ("transfer",),
+    "10_discussion": (*ALL, "bn_8", "gn_8", "sweep"),
 }
 
 EVERYTHING = tuple(dict.fromkeys(name for names in NOTEBOOKS.values() for name in names))
