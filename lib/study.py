@@ -84,7 +84,7 @@ CNN_FACTORS = {
         "tanh": {"activation": "tanh"},
         "sigmoid": {"activation": "sigmoid"},
     },
-    "loss": {"cross-entropy": {}, "MSE": {"loss": "mse"}, "L1": {"loss": "l1"}},
+    "loss": {"cross-entropy": {}, "MSE": {"criterion": "mse"}, "L1": {"criterion": "l1"}},
 }
 
 #: 09: epochs of the backbone and of what starts from it, and the learning rate of that start.

@@ -195,7 +195,7 @@ def train(run: Run, data: data_module.Data, folder: Folder, device: torch.device
             row = {"epoch": epoch, "lr": learning_rate(run, epoch - 0.5)}
             row |= trainer.epoch(epoch, bar)
             start = time.perf_counter()
-            val = evaluate(model, data, data.val, run.loss)
+            val = evaluate(model, data, data.val, run.criterion)
             row |= {"val_loss": val["loss"], "val_accuracy": val["accuracy"]}
             row |= {"eval_seconds": time.perf_counter() - start} | metrics.quantiles(val["features"])
             state["history"].append(row)
@@ -253,7 +253,7 @@ class Trainer:
         start = time.perf_counter()
         self.model.train()
         seed = data_module.generator(self.run.seed, epoch).initial_seed()
-        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+        with torch.random.fork_rng([self.device] if torch.cuda.is_available() and self.device.type == "cuda" else []):
             torch.manual_seed(seed)  # of dropout: a resumed epoch drops what it would have dropped
             self.steps_of_epoch(epoch, bar)
         mean_loss, accuracy = (self.loss_sum / self.count).item(), (self.correct / self.count).item()  # waits for the device
@@ -281,7 +281,7 @@ class Trainer:
         bf16 = self.run.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16, cache_enabled=False):
             logits = self.model(x).float()
-        loss = loss_of(logits, y, self.run.loss)
+        loss = loss_of(logits, y, self.run.criterion)
         self.optimizer.zero_grad()
         loss.backward()
         if self.run.clip_norm is not None:
@@ -345,7 +345,7 @@ def finish(run: Run, model, data, folder: Folder, state: dict, device) -> None:
     splits, arrays = {}, {}
     for name in runs.SPLITS:
         split = getattr(data, name)
-        found = evaluate(model, data, split, run.loss)
+        found = evaluate(model, data, split, run.criterion)
         labels = split.labels.cpu().numpy()
         splits[name] = {"loss": found["loss"]} | metrics.scores(labels, found["predictions"], run.classes)
         arrays |= {f"{name}_labels": labels.astype(np.int16), f"{name}_predictions": found["predictions"].astype(np.int16)}

@@ -223,7 +223,7 @@ CASES = [
     ("Run", {"model": "vgg"}, "unknown model 'vgg'; allowed are resnet, cnn, resnet50"),
     ("Run", {"model": "cnn", "norm": "gn"}, "unknown norm 'gn'; allowed are torch_bn, dropout, nn"),
     ("Run", {"activation": "tanh"}, "unknown activation 'tanh'; allowed are relu"),
-    ("Run", {"loss": "hinge"}, "unknown loss 'hinge'; allowed are cross_entropy, mse, l1"),
+    ("Run", {"criterion": "hinge"}, "unknown criterion 'hinge'; allowed are cross_entropy, mse, l1"),
     ("Run", {"only_classes": "4"}, "only_classes is '4'; it must be the first and last of two or more classes, as in 0-4"),
     ("Run", {"init": "imagenet"}, "init is 'imagenet'; it must be the id of a run, or imagenet if the model is resnet50"),
     ("fit", {"only_classes": "5-14"}, "only_classes is 5-14; digits has the classes 0 to 9"),

@@ -88,7 +88,7 @@ def test_losses_are_those_of_one_hot_targets():
         ({"norm": "dropout"}, "unknown norm 'dropout'; allowed are torch_bn, bn"),
         ({"activation": "tanh"}, "unknown activation 'tanh'; allowed are relu"),
         ({"model": "cnn", "activation": "gelu"}, "unknown activation 'gelu'; allowed are relu, identity, tanh, sigmoid"),
-        ({"loss": "hinge"}, "unknown loss 'hinge'; allowed are cross_entropy, mse, l1"),
+        ({"criterion": "hinge"}, "unknown criterion 'hinge'; allowed are cross_entropy, mse, l1"),
     ],
 )
 def test_what_cannot_be_is_said(kwargs, says):
@@ -114,7 +114,7 @@ def test_a_last_batch_of_one_is_refused_where_it_has_no_variance():
 
 def test_new_fields_leave_the_ids_of_earlier_runs_alone():
     assert Run().id == "cifar10-torch_bn-n2-b128-e100-s0-9e21af40"
-    assert len({Run().id, Run(loss="mse").id, Run(model="cnn").id, Run(model="cnn", activation="tanh").id}) == 4
+    assert len({Run().id, Run(criterion="mse").id, Run(model="cnn").id, Run(model="cnn", activation="tanh").id}) == 4
     assert Run(model="cnn").id.startswith("cifar10-torch_bn-cnn-b128-e100-s0-")
 
 
@@ -123,7 +123,7 @@ def test_a_run_from_before_a_field_came_is_read(tmp_path):
     fit(run, tmp_path, progress=False)
     folder = Folder(run, tmp_path)
     config = json.loads((folder.path / "config.json").read_text())
-    for name in ("model", "activation", "loss"):
+    for name in ("model", "activation", "criterion"):
         del config[name]
     folder.write_json("config.json", config)
     folder.seal()
@@ -132,7 +132,7 @@ def test_a_run_from_before_a_field_came_is_read(tmp_path):
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse", "l1"])
 def test_it_learns_with_each_loss(loss):
-    run = Run(**SMALL | {"loss": loss, "optimizer": "adam", "lr": 1e-3, "augment": "none", "schedule": "constant"})
+    run = Run(**SMALL | {"criterion": loss, "optimizer": "adam", "lr": 1e-3, "augment": "none", "schedule": "constant"})
     data, model = load("digits", "data", 0, 64), new_model(run)
     trainer = Trainer(run, model, new_optimizer(run, model), data)
     with train.one_cpu_thread():

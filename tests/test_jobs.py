@@ -182,7 +182,7 @@ def test_finished_runs_come_home_even_if_another_fails(tmp_path, monkeypatch):
     def in_this_process(*args):
         yield {"backend": "sequential", "n_jobs": 1}
 
-    def train_one(run, outputs, data_dir, device, parent):
+    def train_one(run, outputs, data_dir, device, parent, start):
         if run.norm == "gn":
             raise OSError("the disk is full")
         return real(run, tmp_path / "there", data_dir, device, None)

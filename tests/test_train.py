@@ -132,8 +132,8 @@ def test_early_stopping_by_patience(tmp_path, monkeypatch):
     accuracies = iter([0.3, 0.5, 0.5, 0.4, 0.9, 0.9])
     real = train.evaluate
 
-    def scripted(model, data, split):
-        found = real(model, data, split)
+    def scripted(model, data, split, loss):
+        found = real(model, data, split, loss)
         return found | {"accuracy": next(accuracies, 0.0)}
 
     monkeypatch.setattr(train, "evaluate", scripted)
@@ -161,9 +161,9 @@ def test_the_test_split_has_no_part_in_training_or_choice(tmp_path, monkeypatch)
 def test_test_split_is_read_once_after_the_last_epoch(tmp_path, monkeypatch):
     reads, real = [], train.evaluate
 
-    def watched(model, data, split):
+    def watched(model, data, split, loss):
         reads.append("test" if split is data.test else "other")
-        return real(model, data, split)
+        return real(model, data, split, loss)
 
     monkeypatch.setattr(train, "evaluate", watched)
     fit(TINY, tmp_path)
@@ -200,7 +200,7 @@ def test_results_table_has_a_row_per_run_and_split(tmp_path):
     wanted = (
         "run_id dataset norm n batch_size optimizer lr schedule augment seed epochs best_epoch "
         "split loss accuracy micro_f1 macro_f1 data_hash classes train_size split_seed patience momentum weight_decay "
-        "warmup_epochs clip_norm gate_lr group_size precision code device status"
+        "warmup_epochs clip_norm gate_lr group_size precision model activation only_classes init criterion code device status"
     )
     assert list(written.columns) == wanted.split()
     assert len(written) == 6 and set(written["run_id"]) == {a.run.id, b.run.id}
