@@ -34,8 +34,12 @@ def initial_weights(run: Run, outputs) -> dict[str, Tensor]:
 def source_run(run_id: str, outputs) -> Run:
     path = Path(outputs) / "runs" / run_id
     run = runs.read_run(path)
-    if run is None or run.id != run_id or not runs.Folder(run, outputs).sound or Result(run, outputs).diverged:
+    if run is None or run.id != run_id or not runs.Folder(run, outputs).sound:
         raise ValueError(f"init or backbone is {run_id!r}, which is no finished run in {path.parent}; train it first")
+    if Result(run, outputs).diverged:
+        raise ValueError(
+            f"init or backbone is {run_id}, whose loss became no number; give a run that converged, or another seed"
+        )
     return run
 
 

@@ -93,7 +93,7 @@ def test_a_source_that_is_not_finished_or_another_network_is_said(outputs, tmp_p
 
 def test_a_diverged_run_is_no_start(outputs, monkeypatch):
     monkeypatch.setattr(Result, "diverged", True)
-    with pytest.raises(ValueError, match="which is no finished run in"):
+    with pytest.raises(ValueError, match="whose loss became no number; give a run that converged, or another seed"):
         transfer.initial_weights(tuned(), outputs)
 
 
@@ -196,6 +196,8 @@ def test_resnet50_trains_from_imagenets_weights(imagenet, tmp_path):
     result = fit(run, tmp_path, progress=False, data=small)
     assert result.run.id.startswith("digits-torch_bn-resnet50-b4-e1-s0-")
     assert isinstance(result.model(), ResNet50) and len(result.correct()) == 8
+    transfer.weights_file().unlink()  # a finished run is read without them
+    assert Study("smoke", "digits", outputs=tmp_path).fit_all({"": [run]}, progress=False)[""][0].score() == result.score()
 
 
 def blobs(seed, count=200):
