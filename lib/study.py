@@ -288,13 +288,16 @@ class Study:
 
     def fit_all(self, plan: dict[str, list[Run]], progress: bool = True) -> Results:
         """The finished runs of a plan, which names them. Every missing run is held against its data before any is trained,
-        then as many are trained side by side as `jobs` says; those that start from another's weights come last."""
+        then as many are trained side by side as `jobs` says; those that start from another's weights come last, and are left
+        out where that one diverged, since nothing can start from it; a name of which no run is left is left out too."""
         planned = {run.id: run for runs_of_one in plan.values() for run in runs_of_one}
         for run in planned.values():
             if run.init not in planned and not runs.Folder(run, self.outputs).sound:
                 transfer.initial_weights(run, self.outputs)
         if any(run.init not in ("", "imagenet") for run in planned.values()) and not all(run.init for run in planned.values()):
             self.fit_all({"": [run for run in planned.values() if not run.init]}, progress)
+            lost = {run.id for run in planned.values() if not run.init and Result(run, self.outputs).diverged}
+            planned = {run.id: run for run in planned.values() if run.init not in lost}
         missing, loaded = [run for run in planned.values() if not runs.Folder(run, self.outputs).sound], {}
         for run in missing:
             loaded[run.data_key] = loaded.get(run.data_key) or load_data(run, self.data_dir)
@@ -307,7 +310,8 @@ class Study:
         for run in planned.values():
             complete(run, self.outputs, self.data_dir, None, progress, loaded.get(run.data_key))
         write_results(self.outputs, bool(missing))
-        return {name: [Result(run, self.outputs) for run in plan[name]] for name in plan}
+        kept = {name: [run for run in plan[name] if run.id in planned] for name in plan}
+        return {name: [Result(run, self.outputs) for run in kept[name]] for name in plan if kept[name]}
 
     def data(self) -> Data:
         """The data that every run of this study sees."""

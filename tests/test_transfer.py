@@ -1,6 +1,7 @@
 """Starting from another network's weights, ImageNet's file and its hash, and one class against the rest."""
 
 import hashlib
+import json
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torchvision
 from torchvision.models._api import Weights, WeightsEnum
 from torchvision.models.resnet import Bottleneck, ResNet
 
-from lib import data, train, transfer
+from lib import data, tables, train, transfer
 from lib.jobs import train_one
 from lib.networks import ResNet50
 from lib.runs import Folder, Result, Run
@@ -198,6 +199,27 @@ def test_resnet50_trains_from_imagenets_weights(imagenet, tmp_path):
     assert isinstance(result.model(), ResNet50) and len(result.correct()) == 8
     transfer.weights_file().unlink()  # a finished run is read without them
     assert Study("smoke", "digits", outputs=tmp_path).fit_all({"": [run]}, progress=False)[""][0].score() == result.score()
+
+
+def test_a_backbone_that_diverged_is_said_and_what_would_start_from_it_is_left_out(tmp_path):
+    study = Study("smoke", "digits", outputs=tmp_path, changes={"norm": "nn", "lr": 1e12, "clip_norm": None})
+    found = study.fit_all(study.transfer(), progress=False)
+    assert list(found) == ["backbone", "scratch"] and found["backbone"][0].diverged
+    assert study.fit_all(study.transfer(), progress=False).keys() == found.keys()  # and again, with all that there is finished
+    with pytest.raises(ValueError, match="every run of backbone diverged"):
+        tables.converged(found, required=tuple(study.transfer()))
+
+
+def test_one_seed_whose_backbone_diverged_leaves_the_others(tmp_path):
+    study = Study("smoke", "digits", seeds=(0, 1), outputs=tmp_path)
+    first = study.transfer()["backbone"][0]
+    study.fit_all({"": [first]}, progress=False)
+    path = Folder(first, tmp_path).path / "metrics.json"
+    Folder(first, tmp_path).write_json("metrics.json", json.loads(path.read_text()) | {"status": "diverged"})
+    Folder(first, tmp_path).seal()
+    found, lost = tables.converged(study.fit_all(study.transfer(), progress=False), required=tuple(study.transfer()))
+    assert {name: [result.run.seed for result in results] for name, results in found.items()} == {key: [1] for key in found}
+    assert list(found) == ["backbone", "scratch", "fine-tuned"] and "backbone (1 of 2 runs)" in lost
 
 
 def blobs(seed, count=200):
