@@ -1,7 +1,8 @@
-# make report   set up, train what is missing, run the notebooks, build report/report.html and report/report.pdf
+# make report   set up, train what is missing, run the notebooks, build report.html and report.pdf in
+#               report/<profile>-<dataset>/, or in report/ itself for the paper profile on cifar10
 # make test     set up, run the tests (all notebooks at profile smoke among them)
 # make verify   reload the best model of every run in OUTPUTS and compare its accuracy with what the run says
-# make lint     check the code and the notebooks       make lab     JupyterLab       make clean   remove what a run made
+# make lint     check the code and the notebooks       make lab     JupyterLab       make clean   remove what a report left
 
 PROFILE  ?= quick
 DATASET  ?= digits
@@ -53,4 +54,4 @@ lab: .venv/installed
 	touch $@
 
 clean:
-	rm -rf outputs/notebooks outputs/results.csv report/report.html report/report.pdf .pytest_cache .ruff_cache
+	git clean -fdXq -- outputs/notebooks outputs/results.csv report .pytest_cache .ruff_cache

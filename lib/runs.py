@@ -132,6 +132,11 @@ class Run:
         return "folder-" + data.folder_path(self.dataset).name if self.dataset.startswith("folder:") else self.dataset
 
     @property
+    def data_slug(self) -> str:
+        """data_name for file names."""
+        return "".join(c if c.isalnum() or c in "-_" else "_" for c in self.data_name)
+
+    @property
     def data_key(self) -> tuple:
         """Runs with the same key see the same images."""
         return self.dataset, self.data_hash, self.split_seed, self.train_size, self.only_classes
@@ -149,9 +154,8 @@ class Run:
             if decisive[name] == getattr(Run, name):
                 del decisive[name]
         digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:8]
-        slug = "".join(c if c.isalnum() or c in "-_" else "_" for c in self.data_name)
         network = f"n{self.n}" if self.model == "resnet" else self.model
-        return f"{slug}-{self.norm}-{network}-b{self.batch_size}-e{self.epochs}-s{self.seed}-{digest}"
+        return f"{self.data_slug}-{self.norm}-{network}-b{self.batch_size}-e{self.epochs}-s{self.seed}-{digest}"
 
 
 def is_number(value, kind) -> bool:

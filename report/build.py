@@ -2,6 +2,9 @@
 
     python -m report.build --profile quick --dataset digits
 
+The report of the paper profile on CIFAR-10 is report/report.html and report/report.pdf; that of any other setting has a folder
+of its own, as report/quick-digits/, so that none poses as another. So have the executed notebooks in outputs/notebooks/.
+
 A notebook is executed again only if its source, the code, its parameters or the runs changed. A notebook that fails does not
 take the others with it: the report shows where it failed, and the exit code is 1.
 """
@@ -36,6 +39,25 @@ GROUPS = {
     "cnn": "plain CNN",
     "transfer": "transfer",
 }
+
+
+def setting(study: Study) -> str:
+    """The name of what is reported, for folders: profile and data set."""
+    return f"{study.profile}-{study.runs('bn')[0].data_slug}"
+
+
+def report_folder(study: Study) -> Path:
+    return HERE if (study.profile, study.dataset) == ("paper", "cifar10") else HERE / setting(study)
+
+
+def notebook_folder(study: Study) -> Path:
+    return study.outputs / "notebooks" / setting(study)
+
+
+def portable(path: str | Path) -> str:
+    """As the notebooks understand it: relative to the project's top folder if it lies there."""
+    path = Path(path).resolve()
+    return str(path.relative_to(runs.ROOT) if path.is_relative_to(runs.ROOT) else path)
 
 
 def code_of(source: Path) -> str:
@@ -81,6 +103,8 @@ def execute(source: Path, study: Study, parameters: dict, folder: Path) -> str:
     except Exception as error:  # a kernel that was killed, a notebook that is none, a disk that is full
         return show_failure(target, error)
     notebook = nbformat.read(target, as_version=4)
+    for name in ("input_path", "output_path"):
+        notebook.metadata["papermill"][name] = portable(notebook.metadata["papermill"][name])
     if code == code_of(source):  # else it was edited meanwhile, and is to be executed again
         notebook.metadata["fingerprint"] = fingerprint(source, study, parameters)
         notebook.metadata["content"] = content_of(notebook)
@@ -217,17 +241,17 @@ def build(study: Study, target: Path, jobs: int, sources: Path = SOURCES) -> dic
     from report.export import ReportHTMLExporter, TypstPDFExporter
 
     study.plan(EVERYTHING)  # names what is wrong with the data folder, before anything is made
-    folder = study.outputs / "notebooks"
-    if folder.resolve() == sources.resolve():
+    folder = notebook_folder(study)
+    if folder.parent.resolve() == sources.resolve():
         raise ValueError(f"outputs is {study.outputs}, whose notebooks/ are the sources; give another folder, as outputs/")
     for path in (folder, target):
         path.mkdir(parents=True, exist_ok=True)
     parameters = {
         "profile": study.profile,
         "dataset": study.dataset,
-        "data_dir": str(study.data_dir.resolve()),
+        "data_dir": portable(study.data_dir),
         "seeds": list(study.seeds),
-        "outputs": str(study.outputs.resolve()),
+        "outputs": portable(study.outputs),
     }
     failures = {}
     with workers(jobs) as pool:
@@ -258,17 +282,17 @@ def main(argv=None) -> int:
         ("outputs", "outputs"),
     ):
         parser.add_argument(f"--{name}", default=default, help=f"as of lib.study (default: {default})")
-    parser.add_argument("--report", default=HERE, type=Path, help="folder of report.html and report.pdf (default: report/)")
+    parser.add_argument("--report", type=Path, help="folder of report.html and report.pdf (default: by the setting, see above)")
     parser.add_argument("--jobs", default=2, type=int, help="notebooks at a time (default: 2)")
     args = parser.parse_args(argv)
 
     def work() -> int:
         if args.jobs < 1:
             raise ValueError(f"jobs is {args.jobs}; it must be an integer of at least 1")
-        if args.report.exists() and not args.report.is_dir():
+        if args.report and args.report.exists() and not args.report.is_dir():
             raise ValueError(f"report is {args.report}, which is a file; it must be the path of a folder")
         study = Study(args.profile, args.dataset, args.data_dir, args.seeds, args.outputs)
-        failures = build(study, args.report, args.jobs)
+        failures = build(study, args.report or report_folder(study), args.jobs)
         for name, error in failures.items():
             print(f"{name} failed: {error}", file=sys.stderr)
         return 1 if failures else 0

@@ -34,7 +34,7 @@ def notebook(path):
 
 
 def executed(study, name):
-    return notebook(study.outputs / "notebooks" / f"{name}.ipynb")
+    return notebook(study.outputs / "notebooks" / "smoke-digits" / f"{name}.ipynb")
 
 
 def tagged(nb, tag):
@@ -192,12 +192,28 @@ def test_a_killed_kernel_takes_only_its_own_notebook(tmp_path):
 def test_an_executed_notebook_that_was_changed_is_executed_again(smoke, tmp_path):
     study, _, _ = smoke
     copy = shutil.copytree(study.outputs, tmp_path / "outputs")
-    file = copy / "notebooks" / "01_resnet_bn.ipynb"
+    file = copy / "notebooks" / "smoke-digits" / "01_resnet_bn.ipynb"
     assert build.key_of(file)
     file.write_text(re.sub(r"accuracy of \d", "accuracy of 9", file.read_text()))
     assert build.key_of(file) == ""
     file.write_bytes(file.read_bytes()[:1000])
     assert build.key_of(file) == ""
+
+
+def test_no_report_poses_as_another(tmp_path):
+    folders = {build.report_folder(build.Study(p, d)) for p in ("smoke", "quick", "paper") for d in ("digits", "cifar10")}
+    assert len(folders) == 6 and build.report_folder(build.Study("paper", "cifar10")) == build.HERE
+    assert build.report_folder(build.Study("quick")) == build.HERE / "quick-digits"
+    birds = build.Study("smoke", f"folder:{write_folder(tmp_path / 'birds')}")
+    assert build.notebook_folder(birds) == Path("outputs/notebooks/smoke-folder-birds")
+
+
+def test_paths_in_executed_notebooks_name_no_machine(smoke):
+    study, _, _ = smoke
+    assert build.portable("outputs/x") == "outputs/x" and build.portable(runs.ROOT / "notebooks") == "notebooks"
+    assert build.portable(study.outputs) == str(study.outputs)
+    for name in NOTEBOOKS:
+        assert str(runs.ROOT) not in (build.notebook_folder(study) / f"{name}.ipynb").read_text()
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
