@@ -38,40 +38,51 @@ def quantiles(features: np.ndarray) -> dict[str, float]:
 def interval(correct: list[np.ndarray]) -> tuple[float, float, float]:
     """Accuracy and its 95 % interval from right/wrong per image, one array for each seed.
 
-    One seed: Wilson's interval, the chance of having drawn these test images. More: Student's t over the seeds.
+    One seed: Wilson's interval, the chance of having drawn these test images. More: Student's t over the seeds and the normal
+    approximation over the images (of the mean over the seeds on each), their half widths added in squares.
     """
     means = np.array([c.mean() for c in correct])
     if len(means) == 1:
         low, high = stats.binomtest(int(correct[0].sum()), len(correct[0])).proportion_ci(method="wilson")
         return float(means[0]), float(low), float(high)
-    half = stats.t.ppf(0.975, len(means) - 1) * stats.sem(means)
+    half = np.hypot(stats.t.ppf(0.975, len(means) - 1) * stats.sem(means), images_half(np.mean(correct, axis=0)))
     return float(means.mean()), float(max(means.mean() - half, 0)), float(min(means.mean() + half, 1))
 
 
-def difference(a: list[np.ndarray], b: list[np.ndarray]) -> tuple[float, float, float]:
-    """Accuracy of a minus accuracy of b and its 95 % interval, from right/wrong per image, one array for each seed.
+def images_half(values: np.ndarray, confidence: float = 0.95) -> float:
+    """Half the width of the interval (normal approximation) of the mean of a value per image, over the choice of the images."""
+    return float(stats.norm.ppf((1 + confidence) / 2) * values.std(ddof=1) / np.sqrt(len(values)))
+
+
+def difference(a: list[np.ndarray], b: list[np.ndarray], comparisons: int = 1) -> tuple[float, float, float]:
+    """Accuracy of a minus accuracy of b and its 95 % interval, from right/wrong per image, one array for each seed. With
+    `comparisons`, all of so many such intervals cover theirs with 95 % (Bonferroni): for a pair picked out of as many.
 
     One seed each: from the images that only one of the two has right, by Agresti & Min's adjusted Wald interval (2005; half an
     image is added to each cell of the paired table, so that few such images still leave some width). It says nothing about
-    other seeds. More seeds: Welch's t interval.
+    other seeds. More seeds: Welch's t over the seeds and the normal approximation over the images (of the means over the
+    seeds on each), their half widths added in squares.
     """
     x, y = (np.array([c.mean() for c in group]) for group in (a, b))
-    if min(len(a), len(b)) == 1 or np.ptp(x) == np.ptp(y) == 0:  # seeds that all agree say nothing about their spread
+    confidence = 1 - 0.05 / comparisons
+    if min(len(a), len(b)) == 1:
         only_a, only_b = (a[0] & ~b[0]).sum() + 0.5, (b[0] & ~a[0]).sum() + 0.5
         n, gap = len(a[0]) + 2, a[0].mean() - b[0].mean()
         middle = (only_a - only_b) / n
-        half = stats.norm.ppf(0.975) * np.sqrt(only_a + only_b - (only_a - only_b) ** 2 / n) / n
+        half = stats.norm.ppf((1 + confidence) / 2) * np.sqrt(only_a + only_b - (only_a - only_b) ** 2 / n) / n
         return float(gap), float(middle - half), float(middle + half)
     # Not scipy's ttest_ind, which warns of lost precision where the seeds of one side agree.
     gap, (p, q) = x.mean() - y.mean(), (np.var(z, ddof=1) / len(z) for z in (x, y))
-    freedom = (p + q) ** 2 / (p**2 / (len(x) - 1) + q**2 / (len(y) - 1))
-    half = stats.t.ppf(0.975, freedom) * np.sqrt(p + q)
+    half = images_half(np.mean(a, axis=0) - np.mean(b, axis=0), confidence)
+    if p + q > 0:
+        freedom = (p + q) ** 2 / (p**2 / (len(x) - 1) + q**2 / (len(y) - 1))
+        half = np.hypot(half, stats.t.ppf((1 + confidence) / 2, freedom) * np.sqrt(p + q))
     return float(gap), float(gap - half), float(gap + half)
 
 
 def mean_interval(values: np.ndarray) -> tuple[float, float, float]:
     """Mean of a value per image, and its 95 % interval (normal approximation) over the choice of the images."""
-    half = stats.norm.ppf(0.975) * stats.sem(values)
+    half = images_half(values)
     return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
 
 
@@ -86,13 +97,11 @@ def interaction(
 ) -> tuple[float, float, float]:
     """(accuracy of a - of b) - (of c - of d) and its 95 % interval, from right/wrong per image, one array for each seed.
 
-    One seed each: from the four results on each image (normal approximation). More: Student's t over the seeds, each of
-    which gives one value (the four runs of a seed have their start and their batches in common).
+    From the four results on each image (normal approximation; the mean over the seeds on each). With more seeds than one,
+    Student's t over the seeds beside it, each of which gives one value; the half widths are added in squares.
     """
-    values = [(w.astype(float) - x) - (y.astype(float) - z) for w, x, y, z in zip(a, b, c, d, strict=True)]
-    if len(values) == 1:
-        mean, half = values[0].mean(), stats.norm.ppf(0.975) * values[0].std() / np.sqrt(len(values[0]))
-    else:
-        means = np.array([value.mean() for value in values])
-        mean, half = means.mean(), stats.t.ppf(0.975, len(means) - 1) * stats.sem(means)
+    values = np.array([(w.astype(float) - x) - (y.astype(float) - z) for w, x, y, z in zip(a, b, c, d, strict=True)])
+    mean, half = values.mean(), images_half(values.mean(axis=0))
+    if len(values) > 1:
+        half = np.hypot(half, stats.t.ppf(0.975, len(values) - 1) * stats.sem(values.mean(axis=1)))
     return float(mean), float(mean - half), float(mean + half)

@@ -23,29 +23,30 @@ def labels(found: Found) -> dict[str, str]:
 def converged(found: Found, required: tuple[str, ...] = ()) -> tuple[Found, str]:
     """The runs that can be compared, and a sentence about those that diverged ("" if none): a diverged run has no score.
 
-    A variant that diverged with every seed is left out. A seed with which only some variants diverged is left out for all, so
-    that every number is over the same seeds; where that would leave none, the variants that diverged are left out instead.
+    A seed with which a variant in `required` diverged is left out for all, and another variant that diverged with one of the
+    other seeds is left out altogether, so that every number is over the same seeds and none is of the lucky ones alone.
     ValueError if that leaves nothing of a variant in `required`.
     """
     lost = {v: {r.run.seed for r in results if r.diverged} for v, results in found.items()}
     seeds = {result.run.seed for results in found.values() for result in results}
-    kept = [v for v in found if lost[v] != seeds]
-    if not seeds.difference(*(lost[v] for v in kept)):
-        kept = [v for v in kept if not lost[v] or v in required]
-    left = seeds.difference(*(lost[v] for v in kept))
-    for variant in required:
-        if variant not in kept or not left:
-            raise ValueError(
-                f"every run of {label(variant)} diverged (its loss is no number), or every seed has some run that did; this "
-                "section needs a seed with which none did"
-            )
+    left = seeds.difference(*(lost.get(v, seeds) for v in required))
+    if not left:
+        names = ", ".join(label(v) for v in required if lost.get(v, seeds))
+        raise ValueError(
+            f"with every seed a run of {names} diverged (its loss is no number); this section needs a seed with which none did"
+        )
+    kept = [v for v in found if not lost[v] & left]
     if not any(lost.values()):
         return found, ""
     counts = ", ".join(f"{label(v)} ({len(lost[v])} of {len(found[v])} runs)" for v in found if lost[v])
     sentence = f"Diverged, with a loss that is no number, and therefore without scores here: {counts}."
+    partly = [label(v) for v in found if v not in kept and len(lost[v]) < len(found[v])]
+    dropped = [f"all runs of {' and '.join(partly)}"] if partly else []
     if left != seeds:
-        numbers = ", ".join(map(str, sorted(seeds - left)))
-        sentence += f" Tables and comparisons leave out seed {numbers} for every variant: all are over the same seeds."
+        numbers = sorted(map(str, seeds - left))
+        dropped.append(f"seed{'s' * (len(numbers) > 1)} {', '.join(numbers)} for every variant")
+    if dropped:
+        sentence += f" Tables and comparisons leave out {', and '.join(dropped)}: all numbers are over the same seeds."
     return {v: [r for r in found[v] if r.run.seed in left] for v in kept}, sentence
 
 
@@ -141,8 +142,8 @@ def differences(found: Found, reference: str) -> pd.DataFrame:
         if variant != reference:
             gap, low, high = (100 * value for value in gap_of(found, variant, reference))
             verdict = "higher" if low > 0 else "lower" if high < 0 else "no clear difference"
-            if min(len(found[variant]), len(found[reference])) == 1 and "clear" not in verdict:
-                verdict += " in these runs"  # what another seed would do is not known
+            if "clear" not in verdict:
+                verdict += in_these_runs({v: found[v] for v in (variant, reference)})
             rows.append(
                 {
                     "variant": labels(found)[variant],
@@ -154,14 +155,20 @@ def differences(found: Found, reference: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def pairs(found: Found) -> int:
+    """How many pairs of variants there are, out of which the best and another are picked."""
+    return len(found) * (len(found) - 1) // 2
+
+
 def not_clearly_below(found: Found, best: str) -> list[str]:
-    """The other variants whose test accuracy is not clearly below that of `best`."""
-    return [labels(found)[v] for v in found if v != best and gap_of(found, v, best)[2] >= 0]
+    """The other variants whose test accuracy is not clearly below that of `best`, which was picked by its test accuracy: by
+    intervals corrected for all `pairs`."""
+    return [labels(found)[v] for v in found if v != best and gap_of(found, v, best, pairs(found))[2] >= 0]
 
 
-def gap_of(found: Found, a: str, b: str) -> tuple[float, float, float]:
-    """Test accuracy of variant a minus b's with its 95 % interval, as fractions."""
-    return metrics.difference(*([result.correct() for result in found[v]] for v in (a, b)))
+def gap_of(found: Found, a: str, b: str, comparisons: int = 1) -> tuple[float, float, float]:
+    """Test accuracy of variant a minus b's with its 95 % interval, as fractions; `comparisons` as of metrics.difference."""
+    return metrics.difference(*([result.correct() for result in found[v]] for v in (a, b)), comparisons)
 
 
 def basis(found: Found) -> str:
@@ -170,20 +177,24 @@ def basis(found: Found) -> str:
     images = len(next(iter(found.values()))[0].correct())
     if seeds == 1:
         return f"one seed; 95 % intervals cover the choice of the {images:,} test images, not the seed or a machine's rounding"
-    return f"{seeds} seeds; 95 % intervals cover the seed"
+    return f"{seeds} seeds; 95 % intervals cover the seed and the choice of the {images:,} test images"
 
 
-def compared(found: Found, a: str, b: str) -> str:
-    """A sentence: which of two variants is better on the test split, by how much, and whether that is clear."""
-    gap, low, high = (100 * value for value in gap_of(found, a, b))
+def in_these_runs(found: Found) -> str:
+    """What a clear difference needs beside it where there is one seed: what another would do is not known."""
+    return " in these runs" if seeds_used(found) == 1 else ""
+
+
+def compared(found: Found, a: str, b: str, comparisons: int = 1) -> str:
+    """A sentence: which of two variants is better on the test split, by how much, and whether that is clear. `comparisons`: as
+    of metrics.difference, if the two were picked out of so many pairs."""
+    gap, low, high = (100 * value for value in gap_of(found, a, b, comparisons))
     names = label(a), label(b)
+    words = f"95 % interval {signed(low)} to {signed(high)}" + f", corrected for {comparisons} pairs" * (comparisons > 1)
     if low <= 0 <= high:
-        return (
-            f"there is no clear difference between {names[0]} and {names[1]} "
-            f"({signed(gap)} points, 95 % interval {signed(low)} to {signed(high)})"
-        )
+        return f"there is no clear difference between {names[0]} and {names[1]} ({signed(gap)} points, {words})"
     direction = "above" if gap > 0 else "below"
-    return f"{names[0]} is {abs(gap):.2f} points {direction} {names[1]} (95 % interval {signed(low)} to {signed(high)})"
+    return f"{names[0]} is {abs(gap):.2f} points {direction} {names[1]}{in_these_runs({v: found[v] for v in (a, b)})} ({words})"
 
 
 def signed(number: float, digits: int = 2) -> str:
@@ -212,6 +223,12 @@ def cost(found: Found) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def time_ratio(found: Found, a: str, b: str) -> float:
+    """Median seconds per epoch of variant a divided by b's; NaN if they did not run on the same kind of device."""
+    rows = cost({v: found[v] for v in dict.fromkeys((a, b))}).set_index("variant")
+    return rows.loc[a, "seconds"] / rows.loc[b, "seconds"] if rows["device"].nunique() == 1 else np.nan
+
+
 #: How the learning rate of the sweep goes with the batch size, as its column `rule` names it.
 RULES = ("scaled with the batch", "the same for all")
 
@@ -236,33 +253,32 @@ def sweep(found: Found, batch_size: int) -> pd.DataFrame:
 
 def sweep_change(found: Found, rows: pd.DataFrame, norm: str, rule: str, size: int) -> tuple[int, float, float, float] | None:
     """What a norm's test accuracy at a batch size differs (fraction, with its 95 % interval) from that at the size which is
-    best on validation data, and that size. None if nothing can be compared."""
-    rows = rows[(rows["norm"] == norm) & (rows["rule"] == rule)].dropna(subset="accuracy").set_index("batch_size")
+    best on validation data, and that size. None if a run at that batch size diverged; others that did are no candidates."""
+    rows = rows[(rows["norm"] == norm) & (rows["rule"] == rule) & (rows["diverged"] == 0)].set_index("batch_size")
     if size not in rows.index:
         return None
     best = rows["val_accuracy"].idxmax()
-    gap = sweep_gap(found, rows.loc[size, "name"], rows.loc[best, "name"])
-    return (int(best), *gap) if gap else None
+    return int(best), *sweep_gap(found, rows.loc[size, "name"], rows.loc[best, "name"])
 
 
 def sweep_gap(found: Found, a: str, b: str) -> tuple[float, float, float] | None:
-    """Test accuracy of the runs named a minus those named b (fractions, with the 95 % interval), over the seeds with which
-    neither diverged; None if there is no such seed."""
-    kept = [{r.run.seed: r for r in found[name] if not r.diverged} for name in (a, b)]
-    seeds = sorted(kept[0].keys() & kept[1].keys())
-    if not seeds:
+    """Test accuracy of the runs named a minus those named b (fractions, with the 95 % interval); None if some run of either
+    diverged: the seeds that are left are the lucky ones."""
+    if any(result.diverged for name in (a, b) for result in found[name]):
         return None
-    return metrics.difference(*([part[seed].correct() for seed in seeds] for part in kept)) if a != b else (0.0, 0.0, 0.0)
+    return gap_of(found, a, b) if a != b else (0.0, 0.0, 0.0)
 
 
 def sweep_lead(found: Found, rows: pd.DataFrame, a: str, b: str, rule: str) -> dict[str, list[int]]:
-    """At which batch sizes norm a is clearly ahead of norm b, b of a, neither, or they cannot be compared since one diverged:
-    keys a, b, "neither", "diverged"."""
+    """At which batch sizes norm a is clearly ahead of norm b, b of a, neither, or they cannot be compared since runs diverged:
+    keys a, b, "neither", "a diverged", "b diverged", "both diverged" (with the norms' names)."""
     part = rows[rows["rule"] == rule].pivot(index="batch_size", columns="norm", values="name")
-    lead = {a: [], b: [], "neither": [], "diverged": []}
+    lead = {key: [] for key in (a, b, "neither", f"{a} diverged", f"{b} diverged", "both diverged")}
     for size, names in part.iterrows():
-        gap = sweep_gap(found, names[a], names[b])
-        who = "diverged" if gap is None else a if gap[1] > 0 else b if gap[2] < 0 else "neither"
+        gap, lost = sweep_gap(found, names[a], names[b]), [v for v in (a, b) if any(r.diverged for r in found[names[v]])]
+        who = a if gap and gap[1] > 0 else b if gap and gap[2] < 0 else "neither"
+        if lost:
+            who = f"{lost[0] if len(lost) == 1 else 'both'} diverged"
         lead[who].append(int(size))
     return lead
 

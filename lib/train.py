@@ -139,7 +139,8 @@ def check_statistics(run: Run, images: int, smallest_map: int) -> None:
 
 
 def new_model(run: Run) -> nn.Module:
-    """The network with its initial weights, which depend on the seed but not on the norm."""
+    """The network with its initial weights, which the seed decides: the same for every norm, but not without one, where the
+    convolutions' biases draw from the same random numbers."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
         return runs.network(run)

@@ -173,7 +173,8 @@ def abstract(study: Study, headlines: list[str]) -> str:
         "A small residual network is trained with batch, instance, batch-instance, layer and group normalization, each written "
         f"from scratch, and with none. Setting: {study.describe()}."
     )
-    seeds = "the seed" if len(study.seeds) > 1 else "the choice of the test images, not the seed or a machine's rounding"
+    images = "the choice of the test images"
+    seeds = f"the seed and {images}" if len(study.seeds) > 1 else f"{images}, not the seed or a machine's rounding"
     middle = f"The 95 % intervals cover {seeds}."
     missing = len(NOTEBOOKS) - len(headlines)
     end = [f"{missing} of {len(NOTEBOOKS)} sections have no result, because their notebook failed."] if missing else []

@@ -46,9 +46,11 @@ def test_interval_of_one_seed_is_wilsons():
     assert (accuracy, low, high) == pytest.approx((0.9, middle - half, middle + half), abs=1e-6)
 
 
-def test_interval_over_seeds_is_students():
+def test_interval_over_seeds_is_students_with_the_images_beside_it():
     accuracy, low, high = metrics.interval([correct(900), correct(910), correct(920)])
-    assert (accuracy, high - accuracy) == pytest.approx((0.91, 4.302653 * 0.01 / np.sqrt(3)), abs=1e-6)
+    images = np.array([1.0] * 900 + [2 / 3] * 10 + [1 / 3] * 10 + [0.0] * 80)
+    half = np.hypot(4.302653 * 0.01 / np.sqrt(3), 1.959964 * images.std(ddof=1) / np.sqrt(1000))
+    assert (accuracy, high - accuracy) == pytest.approx((0.91, half), abs=1e-6)
     assert low == pytest.approx(2 * accuracy - high)
 
 
@@ -65,22 +67,46 @@ def test_two_that_agree_on_every_image_may_still_differ_a_little():
     assert gap == 0 and -0.003 < low < 0 < high < 0.003
 
 
-def test_intervals_cover_what_they_should():
-    rng = np.random.default_rng(0)
-    inside_one = inside_seeds = 0
+def test_the_interval_of_one_seed_covers_the_choice_of_the_images():
+    rng, inside = np.random.default_rng(0), 0
     for _ in range(400):
         a, b = rng.random(500) < 0.8, rng.random(500) < 0.75
         _, low, high = metrics.difference([a], [b])
-        inside_one += low <= 0.05 <= high
-        groups = [[rng.random(2000) < p for _ in range(3)] for p in (0.8, 0.75)]
-        _, low, high = metrics.difference(*groups)
-        inside_seeds += low <= 0.05 <= high
-    assert 0.92 <= inside_one / 400 <= 0.98
-    assert 0.92 <= inside_seeds / 400 <= 0.99
+        inside += low <= 0.05 <= high
+    assert 0.92 <= inside / 400 <= 0.98
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.02], ids=["seeds alike", "seeds apart"])
+def test_intervals_of_several_seeds_cover_the_seed_and_the_choice_of_the_images(spread):
+    """Images are hard or easy for all; a seed shifts the accuracy on all of them."""
+    rng, inside = np.random.default_rng(0), []
+    for _ in range(300):
+        hard = rng.random(1000)
+
+        def draw(accuracy, hard=hard):
+            return [(hard + 0.1 * rng.normal(size=1000)) < accuracy + spread * rng.normal() for _ in range(3)]
+
+        a, b, c, d = draw(0.8), draw(0.75), draw(0.8), draw(0.75)
+        found = metrics.difference(a, b), metrics.interval(a), metrics.interaction(a, b, c, d)
+        inside.append([low <= truth <= high for truth, (_, low, high) in zip((0.05, 0.8, 0), found, strict=True)])
+    assert (np.mean(inside, axis=0) >= 0.93).all()
+    if spread:  # and they are not so wide that they say nothing
+        assert (np.mean(inside, axis=0) <= 0.998).all()
 
 
 def test_seeds_that_all_agree_leave_the_images_uncertainty():
-    assert metrics.difference([correct(900)] * 2, [correct(890)] * 2) == metrics.difference([correct(900)], [correct(890)])
+    several = metrics.difference([correct(900)] * 2, [correct(890)] * 2)
+    assert several == pytest.approx(metrics.difference([correct(900)], [correct(890)]), abs=6e-4)
+    assert metrics.interval([correct(900)] * 2) == pytest.approx(metrics.interval([correct(900)]), abs=2e-3)
+
+
+def test_the_best_of_equals_is_not_clearly_better_than_the_worst():
+    rng, one, corrected = np.random.default_rng(0), 0, 0
+    for _ in range(300):
+        group = sorted((rng.random(1000) < 0.8 for _ in range(6)), key=np.mean)
+        one += metrics.difference([group[-1]], [group[0]])[1] > 0
+        corrected += metrics.difference([group[-1]], [group[0]], 15)[1] > 0
+    assert corrected <= 0.05 * 300 < 0.2 * 300 < one
 
 
 def test_an_accuracy_interval_stays_between_0_and_1():
@@ -92,7 +118,7 @@ def test_interaction_is_the_difference_of_differences():
     a, b, c, d = ([correct(n)] for n in (880, 900, 895, 900))
     gap, low, high = metrics.interaction(a, b, c, d)
     per_image = (a[0] * 1.0 - b[0]) - (c[0] * 1.0 - d[0])
-    assert gap == pytest.approx(-0.015) and high - low == pytest.approx(2 * 1.959964 * per_image.std() / np.sqrt(1000))
+    assert gap == pytest.approx(-0.015) and high - low == pytest.approx(2 * 1.959964 * per_image.std(ddof=1) / np.sqrt(1000))
     gap, low, high = metrics.interaction(*([x[0], correct(n)] for x, n in zip((a, b, c, d), (870, 900, 895, 905), strict=True)))
     assert gap == pytest.approx((-0.015 - 0.02) / 2) and low < gap < high
 

@@ -170,6 +170,8 @@ def test_a_failing_notebook_does_not_take_the_others_with_it(smoke, tmp_path, ca
     words = " ".join(html.split())
     assert "Diverged, with a loss that is no number, and therefore without scores here: NN (1 of 1 runs)." in words
     assert "Of the 6 variants (PyTorch" in words and "no number without a norm, which diverged" in words
+    cells = r"\s*".join(f"<td>{cell}</td>" for cell in ("BN − NN: [^<]*", "Ioffe [^<]*", "diverged", "–", "confirmed"))
+    assert re.search(cells, html)  # that NN diverged speaks for the norm
     assert not re.search(r"\bnan\b", re.sub(r"<details class=.code.>.*?</details>|data:[^\"]*", "", html, flags=re.S))
     assert f"{1 + len(empty)} of {len(NOTEBOOKS)} sections have no result" in words
     assert len(PdfReader(tmp_path / "report" / "report.pdf").pages) > 5

@@ -83,10 +83,10 @@ def test_sweep_table_names_rules_and_diverged_runs():
     assert tables.sweep_change(found, rows, "gn", scaled, 128) == (128, 0.0, 0.0, 0.0)
     found["g"] = fake("gn", 512, 0.1, 811)
     lead = tables.sweep_lead(found, tables.sweep(found, 128), "bn", "gn", same)
-    assert lead == {"bn": [128], "gn": [], "neither": [512], "diverged": [2]}
+    assert {who: sizes for who, sizes in lead.items() if sizes} == {"bn": [128], "neither": [512], "gn diverged": [2]}
 
 
-def test_sweep_compares_the_seeds_that_both_sizes_have():
+def test_sweep_compares_nothing_over_the_seeds_that_happened_not_to_diverge():
     def fake(seed, right, diverged=False):
         result = FakeResult(right)
         result.run = SimpleNamespace(norm="bn", batch_size=2, lr=0.1, seed=seed)
@@ -95,12 +95,12 @@ def test_sweep_compares_the_seeds_that_both_sizes_have():
 
     found = {
         "a": [fake(0, 1, diverged=True), fake(1, 500)],
-        "b": [fake(0, 500), fake(1, 900)],
-        "c": [fake(0, 9), fake(1, 9, diverged=True)],
+        "b": [fake(0, 490), fake(1, 500)],
+        "c": [fake(0, 900), fake(1, 890)],
     }
-    gap, low, high = tables.sweep_gap(found, "a", "b")
+    assert tables.sweep_gap(found, "a", "b") is None
+    gap, low, high = tables.sweep_gap(found, "b", "c")
     assert gap == pytest.approx(-0.4) and low < gap < high < 0
-    assert tables.sweep_gap(found, "a", "c") is None
 
 
 def test_digits_are_not_flipped():
@@ -176,7 +176,17 @@ def test_a_difference_within_the_interval_is_called_no_clear_difference():
 
 def test_a_clear_difference_has_direction_size_and_interval():
     found = {"bn": [FakeResult(900)], "gn": [FakeResult(850)]}
-    assert tables.compared(found, "gn", "bn").startswith("GN is 5.00 points below BN (95 % interval −6.35 to −3.63)")
+    assert tables.compared(found, "gn", "bn").startswith(
+        "GN is 5.00 points below BN in these runs (95 % interval −6.35 to −3.63)"
+    )
+    words = tables.compared(found, "gn", "bn", 10)
+    assert (
+        words.startswith("GN is 5.00 points below BN in these runs (95 % interval −6.94 to −3.04")
+        and "corrected for 10 pairs" in words
+    )
+    two = {"bn": [FakeResult(900), FakeResult(905, seed=1)], "gn": [FakeResult(850), FakeResult(845, seed=1)]}
+    assert tables.compared(two, "gn", "bn").startswith("GN is 5.50 points below BN (95 %")
+    assert "cover the seed and the choice of the 1,000 test images" in tables.basis(two)
     assert tables.differences(found, "bn")["verdict"].tolist() == ["lower in these runs"]
 
 
@@ -215,10 +225,22 @@ def test_diverged_runs_have_no_score_and_are_said():
     assert {v: len(results) for v, results in kept.items()} == {"bn": 1}
     assert said.endswith(
         "without scores here: BN (1 of 2 runs), NN (2 of 2 runs). Tables and "
-        "comparisons leave out seed 1 for every variant: all are over the same seeds."
+        "comparisons leave out seed 1 for every variant: all numbers are over the same seeds."
     )
-    with pytest.raises(ValueError, match="every run of NN diverged"):
+    with pytest.raises(ValueError, match="with every seed a run of NN diverged"):
         tables.converged(found, required=("nn",))
+
+
+def test_seconds_on_two_kinds_of_devices_are_not_compared():
+    def fake(seconds, device):
+        result = FakeResult(1)
+        result.history = pd.DataFrame({"seconds": [seconds] * 3})
+        result.metrics, result.best_epoch, result.env = {"epochs_run": 3}, 2, {"device": device}
+        return [result]
+
+    found = {"bn": fake(10, "A"), "gn": fake(15, "A"), "in": fake(5, "B")}
+    assert tables.time_ratio(found, "gn", "bn") == 1.5 and np.isnan(tables.time_ratio(found, "in", "bn"))
+    assert tables.time_ratio(found, "bn", "bn") == 1
 
 
 def test_notebook_paths_are_relative_to_the_project():

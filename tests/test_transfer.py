@@ -206,7 +206,10 @@ def test_a_backbone_that_diverged_is_said_and_what_would_start_from_it_is_left_o
     found = study.fit_all(study.transfer(), progress=False)
     assert list(found) == ["backbone", "scratch"] and found["backbone"][0].diverged
     assert study.fit_all(study.transfer(), progress=False).keys() == found.keys()  # and again, with all that there is finished
-    with pytest.raises(ValueError, match="every run of backbone diverged"):
+    with pytest.raises(
+        ValueError,
+        match="with every seed a run of backbone, scratch, fine-tuned diverged",
+    ):
         tables.converged(found, required=tuple(study.transfer()))
 
 
