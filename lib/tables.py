@@ -198,7 +198,7 @@ def compared(found: Found, a: str, b: str, comparisons: int = 1) -> str:
 
 
 def signed(number: float, digits: int = 2) -> str:
-    return f"{number:+.{digits}f}".replace("-", "−")
+    return f"{round(number, digits) + 0.0:+.{digits}f}".replace("-", "−")  # + 0.0: no minus before a zero
 
 
 def percent(fraction: float, digits: int = 1) -> str:

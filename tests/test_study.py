@@ -243,6 +243,10 @@ def test_seconds_on_two_kinds_of_devices_are_not_compared():
     assert tables.time_ratio(found, "bn", "bn") == 1
 
 
+def test_a_zero_has_no_minus():
+    assert [tables.signed(number) for number in (-1e-9, 0.0, -0.006, 1.234)] == ["+0.00", "+0.00", "−0.01", "+1.23"]
+
+
 def test_notebook_paths_are_relative_to_the_project():
     assert study.project_path("outputs") == runs.ROOT / "outputs"
     assert str(study.project_path("/tmp/x")) == "/tmp/x"
