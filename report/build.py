@@ -178,7 +178,8 @@ def abstract(study: Study, headlines: list[str]) -> str:
     middle = f"The 95 % intervals cover {seeds}."
     missing = len(NOTEBOOKS) - len(headlines)
     end = [f"{missing} of {len(NOTEBOOKS)} sections have no result, because their notebook failed."] if missing else []
-    return " ".join([start, *headlines, middle, *end])
+    findings = "\n".join(f"- {headline}" for headline in headlines)
+    return "\n\n".join([start, findings, " ".join([middle, *end])]) + "\n"  # pandoc reads blocks only where a line ends
 
 
 def appendix(study: Study) -> list:

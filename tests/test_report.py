@@ -290,6 +290,8 @@ def test_pdf_has_title_abstract_contents_references_and_no_code(smoke):
     reader = PdfReader(smoke[1] / "report.pdf")
     first, second = (reader.pages[i].extract_text() for i in range(2))
     text = "\n".join(page.extract_text() for page in reader.pages)
+    abstract = (smoke[1] / "report.html").read_text().split('class="abstract"')[1].split("</section>")[0]
+    assert abstract.count("<li>") == len(NOTEBOOKS)  # a finding of each
     assert build.TITLE in first and "Abstract" in first and reader.metadata.title == build.TITLE
     assert "Contents" in second and "Six variants" in second
     assert "References" in text and "arXiv:1502.03167" in text
