@@ -155,6 +155,10 @@ def test_scores_against_their_definitions(given_answers):
     assert list(shown.index) == list(shown.columns) == list(table.index)
 
 
+def over_the_images(values):
+    return 1.959963984540054 * stats.sem(values)
+
+
 @given(st.data(), st.integers(1, 4), st.integers(10, 100))
 def test_intervals_contain_their_middle_and_turn_with_the_sides(draw, seeds, images):
     group = st.lists(st.lists(st.booleans(), min_size=images, max_size=images).map(np.array), min_size=seeds, max_size=seeds)
@@ -169,7 +173,8 @@ def test_intervals_contain_their_middle_and_turn_with_the_sides(draw, seeds, ima
     means = [[right.mean() for right in side] for side in (a, b)]
     if seeds > 1 and min(map(np.ptp, means)) > 0:
         welch = stats.ttest_ind(*means, equal_var=False).confidence_interval(0.95)
-        assert np.allclose(welch, [low, high], atol=1e-9)
+        half = np.hypot((welch.high - welch.low) / 2, over_the_images(np.mean(a, axis=0) - np.mean(b, axis=0)))
+        assert np.allclose([gap - half, gap + half], [low, high], atol=1e-9)
     more, more_low, more_high = metrics.interaction(a, b, a, b)
     assert (more, more_low, more_high) == (0, 0, 0)
 
@@ -186,13 +191,14 @@ def test_one_seeds_difference_is_agresti_and_mins(pairs):
 
 
 @given(st.integers(2, 5).flatmap(lambda n: st.lists(st.lists(st.floats(0, 1), min_size=4, max_size=4), min_size=n, max_size=n)))
-def test_interaction_of_several_seeds_is_students(shares):
+def test_interaction_of_several_seeds_is_students_with_the_images_beside_it(shares):
     groups = [[np.arange(50) < 50 * share for share in column] for column in zip(*shares, strict=True)]
     values = [w.mean() - x.mean() - (y.mean() - z.mean()) for w, x, y, z in zip(*groups, strict=True)]
     mean, low, high = metrics.interaction(*groups)
     assert math.isclose(mean, np.mean(values), abs_tol=1e-12)
-    expected = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values))
-    assert np.allclose([high - mean, mean - low], expected, atol=1e-9)
+    seeds = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values))
+    w, x, y, z = (np.mean(group, axis=0) for group in groups)
+    assert np.allclose([high - mean, mean - low], np.hypot(seeds, over_the_images(w - x - (y - z))), atol=1e-9)
 
 
 @given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
