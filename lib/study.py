@@ -29,7 +29,8 @@ RECIPE = {
     "nn": {"clip_norm": 1.0},
 }
 
-#: What was tried for `paper`, with torch_bn, and compared by validation accuracy. A cosine unless said.
+SHORT = {"weight_decay": 1e-3, "epochs": 12}
+#: What was tried for `paper`, with torch_bn unless said, and compared by validation accuracy. A cosine unless said.
 RECIPE_PROBES = {
     "weight decay 1e-4, 12 epochs": {"weight_decay": 1e-4, "epochs": 12},
     "weight decay 5e-4, 12 epochs": {"weight_decay": 5e-4, "epochs": 12},
@@ -37,6 +38,14 @@ RECIPE_PROBES = {
     "weight decay 5e-4, steps instead of a cosine, 12 epochs": {"weight_decay": 5e-4, "schedule": "step", "epochs": 12},
     "weight decay 5e-4, 100 epochs": {"weight_decay": 5e-4},
     "weight decay 1e-3, 100 epochs": {"weight_decay": 1e-3},
+    "no warm-up, 12 epochs": SHORT | {"warmup_epochs": 0},
+    "warm-up of 4 epochs, 12 epochs": SHORT | {"warmup_epochs": 4},
+    **{f"GN, groups of {size} channels, 12 epochs": SHORT | {"norm": "gn", "group_size": size} for size in (2, 4, 8, 16)},
+    **{
+        f"NN, gradient {'clipped to norm ' + format(clip, 'g') if clip else 'not clipped'}, 12 epochs": SHORT
+        | {"norm": "nn", "clip_norm": clip}
+        for clip in (None, 0.3, 1.0, 3.0)
+    },
 }
 
 SMALL_BATCH = 8
@@ -322,7 +331,7 @@ class Study:
         return load_data(run, self.data_dir)
 
     def recipe_probes(self) -> dict[str, list[Run]]:
-        """Name of a recipe -> its runs."""
+        """Name of a recipe -> its runs; a norm among the changes takes the place of PyTorch's BN."""
         return {name: replace(self, changes=change).runs("torch_bn") for name, change in RECIPE_PROBES.items()}
 
     def dataset_title(self) -> str:

@@ -71,11 +71,15 @@ def results_table(found: dict[str, list[Result]]) -> str:
 
 
 def recipe_table(outputs=runs.ROOT / "outputs") -> str:
-    rows = ["| recipe | validation accuracy |", "|:--|--:|"]
+    rows, known, missing = ["| recipe | validation accuracy |", "|:--|--:|"], committed(), []
     for name, (run,) in Study("paper", "cifar10").recipe_probes().items():
-        score = f"{Result(run, outputs).score(split='val'):.4f}" if run.id in committed() else "not trained yet"
-        rows.append(f"| {name} | {score} |")
-    return "\n".join([*rows, "", "PyTorch BN, one seed, at the best validation epoch."])
+        if run.id in known:
+            result = Result(run, outputs)
+            rows.append(f"| {name} | {'diverged' if result.diverged else format(result.score(split='val'), '.4f')} |")
+        else:
+            missing.append(name)
+    rows += ["", "PyTorch BN and a cosine after 2 epochs of warm-up unless said; one seed, at the best validation epoch."]
+    return "\n".join(rows + [f"Not trained yet: {'; '.join(missing)}."] * bool(missing))
 
 
 #: name of a ratio in benchmarks/engine.csv -> what it says, and what was aimed at

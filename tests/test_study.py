@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -31,6 +32,17 @@ def test_one_recipe_for_all_but_where_the_study_says_why():
         run = PAPER.runs(variant)[0]
         varying |= {(variant, f) for f in run.__dataclass_fields__ if getattr(run, f) != getattr(base, f) and f != "norm"}
     assert varying == {("nn", "clip_norm")}
+
+
+def test_probes_differ_from_the_study_in_what_they_probe():
+    study, probes = Study("paper", "cifar10"), {}
+    for name, (run,) in Study("paper", "cifar10").recipe_probes().items():
+        probes[name] = run
+    assert len({run.id for run in probes.values()}) == len(probes)
+    for norm, name in (("gn", "GN, groups of 4 channels, 12 epochs"), ("nn", "NN, gradient clipped to norm 1, 12 epochs")):
+        assert replace(probes[name], epochs=100) == study.runs(norm)[0]
+    assert probes["GN, groups of 16 channels, 12 epochs"] == replace(study.runs("gn")[0], epochs=12, group_size=16)
+    assert probes["NN, gradient not clipped, 12 epochs"] == replace(study.runs("nn")[0], epochs=12, clip_norm=None)
 
 
 def test_notebooks_share_runs():
