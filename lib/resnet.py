@@ -7,22 +7,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lib import winograd
 from lib.norms import Norm2d, make_norm
 
 
 class Conv2d(nn.Conv2d):
-    """PyTorch's convolution, with another way to bf16 under autocast on a CPU that has no instructions for it.
+    """PyTorch's convolution, but on a CPU lib.winograd's where that fits, and another way to bf16 under autocast where the CPU
+    has no instructions for it.
 
     bf16 convolutions multiply bf16 values, add in float32 and round the sum. A float32 convolution of rounded values does the
     same, some ten times as fast as PyTorch's bf16 on such a CPU, and so do its gradients.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if not (x.device.type == "cpu" and torch.is_autocast_enabled("cpu") and bf16_is_slow()):
+        bf16 = torch.is_autocast_enabled(x.device.type)
+        if x.device.type != "cpu" or (bf16 and not bf16_is_slow()):
             return super().forward(x)
         with torch.autocast("cpu", enabled=False):
-            x, weight, bias = (t if t is None else t.bfloat16().float() for t in (x, self.weight, self.bias))
-            return F.conv2d(x, weight, bias, self.stride, self.padding).bfloat16()
+            weight, bias = self.weight, self.bias
+            if bf16:
+                x, weight, bias = (t if t is None else t.bfloat16() for t in (x, weight, bias))
+                weight, bias = (t if t is None else t.float() for t in (weight, bias))
+            if winograd.fits(x, weight, self.stride):
+                return winograd.conv3x3(x, weight, bias, self.stride[0])
+            return F.conv2d(x.to(weight.dtype), weight, bias, self.stride, self.padding).to(x.dtype)
 
 
 @functools.cache
