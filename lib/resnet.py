@@ -19,18 +19,22 @@ class Conv2d(nn.Conv2d):
     same, some ten times as fast as PyTorch's bf16 on such a CPU, and so do its gradients.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, shortcut: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """With `shortcut` also x at every stride-th pixel, which is where the shortcut around a block starts."""
         bf16 = torch.is_autocast_enabled(x.device.type)
         if x.device.type != "cpu" or (bf16 and not bf16_is_slow()):
-            return super().forward(x)
+            y = super().forward(x)
+            return (y, x[:, :, :: self.stride[0], :: self.stride[1]]) if shortcut else y
         with torch.autocast("cpu", enabled=False):
             weight, bias = self.weight, self.bias
             if bf16:
                 x, weight, bias = (t if t is None else t.bfloat16() for t in (x, weight, bias))
                 weight, bias = (t if t is None else t.float() for t in (weight, bias))
             if winograd.fits(x, weight, self.stride):
-                return winograd.conv3x3(x, weight, bias, self.stride[0])
-            return F.conv2d(x.to(weight.dtype), weight, bias, self.stride, self.padding).to(x.dtype)
+                form = winograd.conv3x3_and_shortcut if shortcut else winograd.conv3x3
+                return form(x, weight, bias, self.stride[0])
+            y = F.conv2d(x.to(weight.dtype), weight, bias, self.stride, self.padding).to(x.dtype)
+            return (y, x[:, :, :: self.stride[0], :: self.stride[1]]) if shortcut else y
 
 
 @functools.cache
@@ -72,19 +76,17 @@ class Block(nn.Module):
         self.norm1 = make_norm(norm, outputs, group_size)
         self.conv2 = conv3x3(outputs, outputs, 1, norm)
         self.norm2 = make_norm(norm, outputs, group_size)
-        self.stride, self.new_channels = stride, outputs - inputs
+        self.new_channels = outputs - inputs
 
     def forward(self, x: Tensor) -> Tensor:
-        y = norm_relu(self.norm1, self.conv1(x))
-        return norm_relu(self.norm2, self.conv2(y), self.shortcut(x))
+        y, shortcut = self.conv1(x, shortcut=True)
+        y = norm_relu(self.norm1, y)
+        return norm_relu(self.norm2, self.conv2(y), self.widen(shortcut))
 
-    def shortcut(self, x: Tensor) -> Tensor:
-        """Option A: every second pixel, and zeros for the new channels, half of them on either side."""
-        if self.stride == 1 and not self.new_channels:
-            return x
+    def widen(self, shortcut: Tensor) -> Tensor:
+        """Option A: to every second pixel's channels zeros for the new ones, half of them on either side."""
         half = self.new_channels // 2
-        x = x[:, :, :: self.stride, :: self.stride]
-        return F.pad(x, (0, 0, 0, 0, half, self.new_channels - half))
+        return F.pad(shortcut, (0, 0, 0, 0, half, self.new_channels - half)) if self.new_channels else shortcut
 
 
 class ResNet(nn.Module):

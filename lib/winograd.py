@@ -301,11 +301,22 @@ def copy_in(x, at, height, width, channels, padded, to):
 
 
 @serial
-def copy_out(padded, to, height, width, channels, x, at):
+def copy_out(padded, to, height, width, channels, stride, other, other_at, x, at):
+    """A frame's image into x; to every `stride`-th pixel of both directions is added that of `other`, if it is not empty."""
     row = width * channels
     for h in range(height):
-        for i in range(0, row, LANES):
-            store(x, at + h * row + i, load(padded, to + ((h + 1) * (width + 2) + 1) * channels + i))
+        here = to + ((h + 1) * (width + 2) + 1) * channels
+        if len(other) == 0 or h % stride:
+            for i in range(0, row, LANES):
+                store(x, at + h * row + i, load(padded, here + i))
+            continue
+        line = other_at + h // stride * (width // stride) * channels
+        for w in range(width):
+            for i in range(w * channels, (w + 1) * channels, LANES):
+                value = load(padded, here + i)
+                if w % stride == 0:
+                    value = value + load(other, line + i - (w - w // stride) * channels)
+                store(x, at + h * row + i, value)
 
 
 @serial
@@ -529,8 +540,9 @@ def forward(x, forth, bias, y, outputs, shape, stride, frames, v, m):
 
 
 @parallel
-def backward(x, back, g, dx, du, outputs, shape, stride, frames, v, m):
-    """The gradient of x (nothing if dx is empty), and the transformed weights' one, a part by every thread."""
+def backward(x, back, g, other, dx, du, outputs, shape, stride, frames, v, m):
+    """The gradient of x (nothing if dx is empty), to which that of a shortcut (`other`) is added, if there is one; and that of
+    the transformed weights, a part from every thread."""
     images, height, width, inputs = shape
     group, most = shares(images, height, width, max(inputs, outputs))
     plane, per_image, size = most * LANES + LANES, height // 4 * (width // 4), height * width
@@ -556,7 +568,8 @@ def backward(x, back, g, dx, du, outputs, shape, stride, frames, v, m):
                     add_inputs_of(v[chunk], plane, first, count, height, width, inputs, dpadded, part)
             for n in range(now if len(dx) else 0):
                 to = n * (height + 2) * (width + 2) * inputs
-                copy_out(dpadded, to, height, width, inputs, dx, (image + n) * size * inputs)
+                at = (image + n) * size * inputs
+                copy_out(dpadded, to, height, width, inputs, stride, other, at // stride**2, dx, at)
 
 
 def fits(x: Tensor, weight: Tensor, stride: tuple) -> bool:
@@ -569,11 +582,17 @@ def fits(x: Tensor, weight: Tensor, stride: tuple) -> bool:
 
 def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
     """F.conv2d(x, weight, bias, stride, padding=1) for what `fits`: x (N, C, H, W), weight (K, C, 3, 3) float32 -> (N, K, H/s,
-    W/s) in x's type. Of stride 2, every second output of both directions is kept, as in a direct convolution's definition."""
+    W/s) in x's type. Of stride s = 2, every second output of both directions is kept."""
     missing = -x.shape[1] % LANES
     if missing:  # of an image's three channels: channels of zeros
         x, weight = (F.pad(t, (0, 0, 0, 0, 0, missing)) for t in (x, weight))
-    return Convolution.apply(x, weight, bias, stride)
+    return Convolution.apply(x, weight, bias, stride, False)
+
+
+def conv3x3_and_shortcut(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> tuple[Tensor, Tensor]:
+    """`conv3x3`, and x at every stride-th pixel of both directions, (N, C, H/s, W/s): the two ways on from x, whose gradients
+    meet in one pass. C must be a multiple of 16."""
+    return Convolution.apply(x, weight, bias, stride, True)
 
 
 def workspace(shape: tuple, outputs: int, frames: int) -> tuple[np.ndarray, ...]:
@@ -587,7 +606,7 @@ def workspace(shape: tuple, outputs: int, frames: int) -> tuple[np.ndarray, ...]
 
 class Convolution(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, weight, bias, stride):
+    def forward(ctx, x, weight, bias, stride, with_shortcut):
         start_threads()
         outputs, inputs = weight.shape[:2]
         array, (back, forth) = pixels(x), torch.empty(2, POINTS * inputs * outputs).numpy()
@@ -600,19 +619,25 @@ class Convolution(torch.autograd.Function):
         forward(array.reshape(-1), forth, shift, pixels(y).reshape(-1), outputs, array.shape, stride, *space)
         ctx.save_for_backward(x)
         ctx.back, ctx.outputs, ctx.stride = back, outputs, stride
-        return y
+        if not with_shortcut:
+            return y
+        last = torch.channels_last
+        return y, x.detach() if stride == 1 else x[:, :, ::stride, ::stride].contiguous(memory_format=last)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, g):
+    def backward(ctx, g, g_shortcut=None):
         (x,), outputs, inputs = ctx.saved_tensors, ctx.outputs, ctx.saved_tensors[0].shape[1]
         array, g = pixels(x), g.to(x.dtype)
         dx = new_map(x) if ctx.needs_input_grad[0] else None
-        flat = array.reshape(-1)[:0] if dx is None else pixels(dx).reshape(-1)
+        nothing = array.reshape(-1)[:0]
+        flat = nothing if dx is None else pixels(dx).reshape(-1)
+        other = nothing if g_shortcut is None else pixels(g_shortcut.to(x.dtype)).reshape(-1)
         space = workspace(array.shape, outputs, 2)
         du = torch.zeros(len(space[1]), POINTS * inputs * outputs)
-        backward(array.reshape(-1), ctx.back, pixels(g).reshape(-1), flat, du.numpy(), outputs, array.shape, ctx.stride, *space)
+        flat_g = pixels(g).reshape(-1)
+        backward(array.reshape(-1), ctx.back, flat_g, other, flat, du.numpy(), outputs, array.shape, ctx.stride, *space)
         dw = torch.empty(outputs, 3, 3, inputs)
         weights_of((du[0] if len(du) == 1 else du.sum(0)).numpy(), outputs, inputs, dw.numpy().reshape(-1))
         dbias = g.float().sum((0, 2, 3)) if ctx.needs_input_grad[2] else None
-        return dx, dw.permute(0, 3, 1, 2), dbias, None
+        return dx, dw.permute(0, 3, 1, 2), dbias, None, None

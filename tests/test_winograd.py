@@ -49,6 +49,27 @@ def test_is_the_direct_convolution(shape):
         assert (ours - direct).abs().max() < 5e-5 * direct.abs().max()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(5, 16, 32, 8, 12, 1), (5, 32, 16, 8, 12, 2), (9, 32, 64, 16, 16, 2)])
+def test_the_shortcut_beside_it(shape, dtype):
+    """The pixels where the shortcut starts, and the sum of both ways' gradients, as autograd would give them."""
+    *sizes, stride = shape
+    tensors = inputs(*sizes)
+    tensors[0] = tensors[0].detach().to(dtype).requires_grad_()
+    y, shortcut = winograd.conv3x3_and_shortcut(*tensors, stride)
+    exact = [t.detach().double().requires_grad_() for t in tensors]
+    expected, pixels_ = F.conv2d(*exact, stride, padding=1), exact[0][:, :, ::stride, ::stride]
+    assert torch.equal(shortcut.double(), pixels_)
+    g, h = torch.randn(y.shape).to(dtype), torch.randn(shortcut.shape).to(dtype)
+    found = torch.autograd.grad((y, shortcut), tensors, (g, h))
+    wanted = torch.autograd.grad((expected, pixels_), exact, (g.double(), h.double()))
+    for ours, direct, kind in zip(found, wanted, (dtype, torch.float32, torch.float32), strict=True):
+        assert ours.dtype == kind
+        assert (ours - direct).abs().max() < (5e-5 if kind == torch.float32 else 2**-8) * direct.abs().max()
+    alone = torch.autograd.grad(winograd.conv3x3_and_shortcut(*tensors, stride)[1], tensors[0], h)[0]
+    assert torch.equal(alone[:, :, ::stride, ::stride], h), "of the shortcut alone"
+
+
 def test_every_weight_reaches_its_pixel():
     """The answer to one bright pixel is the weights themselves, mirrored: no tap is swapped or lost."""
     x = torch.zeros(1, 16, 8, 8)
