@@ -331,6 +331,12 @@ def normalize(x, shortcut, relu, weight, bias, rho, k, pooled, eps, running_mean
     return Normalize.apply(x, shortcut, relu, weight, bias, rho, (k, pooled, eps), (running_mean, running_var, momentum))
 
 
+def as_many_threads() -> None:
+    """From now on Numba's loops use as many threads as PyTorch."""
+    start_threads()
+    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+
+
 @functools.cache
 def start_threads() -> None:
     """Numba starts its threads at the first call and then sets OpenMP's number of threads, which is PyTorch's too, to all
@@ -343,8 +349,7 @@ def start_threads() -> None:
 class Normalize(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, shortcut, relu, weight, bias, rho, setting, running):
-        start_threads()
-        numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+        as_many_threads()
         (images, channels), (k, pooled, eps), (mean, variance, momentum) = x.shape[:2], setting, running
         array, y = pixels(x), new_map(x)
         m, v, scale = np.empty((3, images, channels), np.float32)

@@ -24,7 +24,7 @@ from numba import prange, types
 from numba.extending import intrinsic, models, overload, register_model
 from torch import Tensor
 
-from lib.kernels import new_map, pixels, start_threads
+from lib.kernels import as_many_threads, new_map, pixels
 
 parallel = numba.njit(parallel=True, cache=True, error_model="numpy")
 serial = numba.njit(cache=True, error_model="numpy")
@@ -607,7 +607,7 @@ def workspace(shape: tuple, outputs: int, frames: int) -> tuple[np.ndarray, ...]
 class Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, stride, with_shortcut):
-        start_threads()
+        as_many_threads()
         outputs, inputs = weight.shape[:2]
         array, (back, forth) = pixels(x), torch.empty(2, POINTS * inputs * outputs).numpy()
         transform_weights(weight.detach().permute(1, 2, 3, 0).contiguous().numpy(), forth)

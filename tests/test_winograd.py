@@ -1,5 +1,6 @@
 """The compiled convolution against PyTorch's direct one in float64, with gradients."""
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -113,21 +114,21 @@ def test_memory_format_changes_nothing():
     assert pixels(plain).flags.c_contiguous
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-def test_the_same_twice_and_with_any_number_of_threads(threads):
+def test_the_same_twice_and_with_any_number_of_threads():
     before = torch.get_num_threads()
-    tensors = inputs(9, 32, 32, 16, 16)
-    g = torch.randn(9, 32, 16, 16)
+    tensors, g = inputs(9, 32, 32, 16, 16), torch.randn(9, 32, 16, 16)
+    found = {}
     try:
-        torch.set_num_threads(1)
-        one = with_gradients(lambda *t: winograd.conv3x3(*t, 1), tensors, g)
-        torch.set_num_threads(min(threads, before))
-        again = with_gradients(lambda *t: winograd.conv3x3(*t, 1), tensors, g)
+        for turn, threads in enumerate((1, 1, 2)):
+            torch.set_num_threads(threads)
+            found[turn] = with_gradients(lambda *t: winograd.conv3x3(*t, 1), tensors, g)
+            assert numba.get_num_threads() == min(threads, numba.config.NUMBA_NUM_THREADS)
     finally:
         torch.set_num_threads(before)
-    assert all(torch.equal(a, b) for a, b in zip((one[0], one[1], one[3]), (again[0], again[1], again[3]), strict=True))
-    torch.testing.assert_close(one[2], again[2], rtol=1e-4, atol=1e-4)  # the threads' parts are added up
-    assert threads > 1 or torch.equal(one[2], again[2])
+    assert all(torch.equal(a, b) for a, b in zip(found[0], found[1], strict=True))
+    for k in (0, 1):  # the map and its gradient; the weights' one is added up from the threads' parts
+        assert torch.equal(found[0][k], found[2][k])
+    assert (found[0][2] - found[2][2]).abs().max() < 5e-5 * found[0][2].abs().max()
 
 
 def test_only_the_gradients_that_are_wanted():
