@@ -1,4 +1,5 @@
 import os
+import signal
 
 os.environ.setdefault("MPLBACKEND", "agg")
 
@@ -7,6 +8,11 @@ import torch
 
 from lib.study import EVERYTHING, Study
 from report import build
+
+
+def pytest_configure():
+    # A shell has what it starts in the background ignore Ctrl-C, and so would each command that a test starts and interrupts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
