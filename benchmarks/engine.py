@@ -9,10 +9,11 @@ benchmarks/engine.csv (not with --quick) and ends with one line of ratios:
     bs128, bs8           images per second of our engine with our BN, against the tutorial's loop with PyTorch's BN
     bn, in, ln, gn       seconds of our engine's epoch with that norm, against PyTorch's BN in the same engine
     bin                  the same for BIN, against our BN
-    conv_fraction        our engine's images per second with our BN, against the step's convolutions alone
+    conv_fraction        our engine's images per second with our BN, against PyTorch's convolutions of the step alone
 
-Everything uses all cores, the engine by more threads than the one that a study's runs have. The engine and the convolutions
-alone are in bf16, unless this CPU is slow at that; the tutorial's loop is float32, as tutorials are.
+Everything uses all cores, the engine by more threads than the one that a study's runs have. The engine is in bf16, as the
+paper's profile; PyTorch's convolutions alone are too, unless this CPU is slow at that; the tutorial's loop is float32, as
+tutorials are.
 """
 
 import time
@@ -98,7 +99,7 @@ def engine_epoch(
 
 
 def convolutions(batch_size: int, batches: int, precision: str, device: torch.device) -> Callable[[], None]:
-    """The step's convolutions alone, forward and backward, channels-last."""
+    """PyTorch's convolutions of the step alone, forward and backward, channels-last."""
     layers, side, dtype = [], 32, torch.bfloat16 if precision == "bf16" else torch.float32
     for module in ResNet(2, 10).modules():
         if isinstance(module, nn.Conv2d):
@@ -143,7 +144,7 @@ def main(argv=None) -> None:
     quick = parser.parse_args(argv).quick
     train.keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    precision = "float32" if device.type == "cpu" and bf16_is_slow() else "bf16"
+    precision, of_pytorch = "bf16", "float32" if device.type == "cpu" and bf16_is_slow() else "bf16"
     rounds, large, small = (5, 768, 128) if quick else (9, 1536, 256)
     data = {128: random_data(large), 8: random_data(small)}
     loops = {
@@ -155,7 +156,7 @@ def main(argv=None) -> None:
         )
     }
     norms = {norm: engine_epoch(data[128], 128, norm, precision, device) for norm in NORMS}
-    alone = convolutions(128, large // 128, precision, device)
+    alone = convolutions(128, large // 128, of_pytorch, device)
     against_tutorial = measure(loops, rounds, device)
     against_torch = measure(norms | {"convolutions alone": alone}, rounds, device)
 

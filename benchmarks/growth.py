@@ -24,13 +24,12 @@ from tqdm.auto import tqdm
 
 from benchmarks.engine import random_data
 from lib import cam, runs, train
-from lib.resnet import bf16_is_slow
 from lib.runs import ROOT, Run
 from lib.study import EVERYTHING, Study
 from report import build
 
 CSV = Path(__file__).with_name("growth.csv")
-EPOCH = 40_000
+EPOCH, PRECISION = 40_000, "bf16"  # as the paper's profile
 USUAL = {"n": 2, "batch_size": 128, "image_size": 32}
 #: what grows -> its values, and what is not as usual then
 GROWING = {
@@ -44,10 +43,6 @@ START, JOBS_SECONDS = 30, 20
 SEEDS = (1, 4, 16)  # times 9 variants: runs in the report
 
 
-def precision() -> str:
-    return "float32" if not torch.cuda.is_available() and bf16_is_slow() else "bf16"
-
-
 def trainer(n: int, batch_size: int, image_size: int, images: int | None = None) -> train.Trainer:
     """On random images; at least two batches, and about as many pixels as 1,024 of CIFAR-10's images have."""
     train.keep_freed_memory()
@@ -55,7 +50,7 @@ def trainer(n: int, batch_size: int, image_size: int, images: int | None = None)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     images = images or max(2, 1024 * 32**2 // image_size**2 // batch_size) * batch_size
     data = random_data(images, image_size).to(device)
-    run = Run(norm="bn", n=n, batch_size=batch_size, lr=0.01, schedule="constant", warmup_epochs=0, precision=precision())
+    run = Run(norm="bn", n=n, batch_size=batch_size, lr=0.01, schedule="constant", warmup_epochs=0, precision=PRECISION)
     model = train.new_model(run).to(device, memory_format=torch.channels_last)
     return train.Trainer(run, model, train.new_optimizer(run, model), data)
 
@@ -143,7 +138,7 @@ def main(argv=None) -> None:
         print(json.dumps(measure_maps(setting["gradcam"]) if "gradcam" in setting else measure(setting)))
         return
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    about = {"device": runs.environment(device)["device"], "precision": precision()}
+    about = {"device": runs.environment(device)["device"], "precision": PRECISION}
     for what in args.only:
         found = pd.DataFrame(parts[what]()).assign(**about)
         print(found.drop(columns=list(about)).to_string(index=False, float_format="{:.1f}".format))

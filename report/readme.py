@@ -91,7 +91,7 @@ RATIOS = {
     "ln": ("LN, against PyTorch's BN", "≤ 1.10"),
     "gn": ("GN, against PyTorch's BN", "≤ 1.10"),
     "bin": ("BIN, against our BN", "≤ 1.35"),
-    "conv_fraction": ("images per second with our BN, against the step's convolutions alone", "0.5"),
+    "conv_fraction": ("images per second with our BN, against PyTorch's convolutions of the step alone", "0.5"),
 }
 
 
@@ -110,7 +110,7 @@ def engine_table(folder=BENCHMARKS) -> str:
             f"{words} {found[what, 128]:,.0f}"
             for words, what in (
                 ("tutorial's loop", "tutorial"), ("engine with PyTorch's BN", "engine, torch_bn"),
-                ("with our BN", "engine, our BN"), ("convolutions alone", "convolutions alone"),
+                ("with our BN", "engine, our BN"), ("PyTorch's convolutions alone", "convolutions alone"),
             )
         )  # fmt: skip
         rows += ["", f"{name}, images per second at batch 128 ({kind}; the tutorial's loop in float32): {listed}."]
