@@ -516,41 +516,57 @@ def shares(images, height, width, channels):
     return max(1, min(images, most // (height // 4 * (width // 4)))), most
 
 
+@serial
+def aligned(count):
+    """Float32 values from the start of a cache line on, so that no vector lies across two."""
+    values = np.empty(count + LANES, np.float32)
+    skip = -(values.ctypes.data // 4) % LANES
+    return values[skip : skip + count]
+
+
+@serial
+def frame_of_zeros(group, height, width, channels):
+    frames = aligned(group * (height + 2) * (width + 2) * channels)
+    frames[:] = 0
+    return frames
+
+
 @parallel
-def forward(x, forth, bias, y, outputs, shape, stride, frames, v, m):
-    """y = the convolution of x plus the bias; both flat. frames, v and m: workspace for every thread, the frames zero."""
+def forward(x, forth, bias, y, outputs, shape, stride, threads):
+    """y = the convolution of x plus the bias; both flat."""
     images, height, width, inputs = shape
     group, most = shares(images, height, width, max(inputs, outputs))
     plane, per_image, size = most * LANES + LANES, height // 4 * (width // 4), height * width
     groups = (images + group - 1) // group
-    for chunk in prange(len(v)):
-        part = np.empty(POINTS * LANES, np.float32)
-        padded = frames[chunk]
-        for g in range(groups * chunk // len(v), groups * (chunk + 1) // len(v)):
+    for chunk in prange(threads):
+        padded, part = frame_of_zeros(group, height, width, inputs), aligned(POINTS * LANES)
+        v, m = aligned(POINTS * inputs // LANES * plane), aligned(POINTS * outputs // LANES * plane)
+        for g in range(groups * chunk // threads, groups * (chunk + 1) // threads):
             image, now = g * group, min(group, images - g * group)
             for n in range(now):
                 to = n * (height + 2) * (width + 2) * inputs
                 copy_in(x, (image + n) * size * inputs, height, width, inputs, padded, to)
             for first in range(0, now * per_image, most):
                 count = min(most, now * per_image - first)
-                values_of(padded, first, count, height, width, inputs, v[chunk], plane, part)
-                multiply(v[chunk], inputs, forth, outputs, count, plane, m[chunk])
+                values_of(padded, first, count, height, width, inputs, v, plane, part)
+                multiply(v, inputs, forth, outputs, count, plane, m)
                 at = image * size // stride**2 * outputs
-                outputs_of(m[chunk], plane, first, count, height, width, outputs, stride, bias, y, at, part)
+                outputs_of(m, plane, first, count, height, width, outputs, stride, bias, y, at, part)
 
 
 @parallel
-def backward(x, back, g, other, dx, du, outputs, shape, stride, frames, v, m):
+def backward(x, back, g, other, dx, du, outputs, shape, stride):
     """The gradient of x (nothing if dx is empty), to which that of a shortcut (`other`) is added, if there is one; and that of
     the transformed weights, a part from every thread."""
     images, height, width, inputs = shape
     group, most = shares(images, height, width, max(inputs, outputs))
     plane, per_image, size = most * LANES + LANES, height // 4 * (width // 4), height * width
-    groups = (images + group - 1) // group
-    for chunk in prange(len(v)):
-        part = np.empty(POINTS * LANES, np.float32)
-        padded, dpadded, more = frames[2 * chunk], frames[2 * chunk + 1], False
-        for k in range(groups * chunk // len(v), groups * (chunk + 1) // len(v)):
+    groups, threads = (images + group - 1) // group, len(du)
+    for chunk in prange(threads):
+        padded, dpadded = frame_of_zeros(group, height, width, inputs), frame_of_zeros(group, height, width, inputs)
+        v, m = aligned(POINTS * inputs // LANES * plane), aligned(POINTS * outputs // LANES * plane)
+        part, more = aligned(POINTS * LANES), False
+        for k in range(groups * chunk // threads, groups * (chunk + 1) // threads):
             image, now = k * group, min(group, images - k * group)
             for n in range(now):
                 to = n * (height + 2) * (width + 2) * inputs
@@ -558,18 +574,20 @@ def backward(x, back, g, other, dx, du, outputs, shape, stride, frames, v, m):
             dpadded[:] = 0
             for first in range(0, now * per_image, most):
                 count = min(most, now * per_image - first)
-                values_of(padded, first, count, height, width, inputs, v[chunk], plane, part)
+                values_of(padded, first, count, height, width, inputs, v, plane, part)
                 at = image * size // stride**2 * outputs
-                gradients_of(g, at, first, count, height, width, outputs, stride, m[chunk], plane, part)
-                add_products(m[chunk], outputs, v[chunk], inputs, count, plane, du[chunk], more)
+                gradients_of(g, at, first, count, height, width, outputs, stride, m, plane, part)
+                add_products(m, outputs, v, inputs, count, plane, du[chunk], more)
                 more = True
                 if len(dx):
-                    multiply(m[chunk], outputs, back, inputs, count, plane, v[chunk])
-                    add_inputs_of(v[chunk], plane, first, count, height, width, inputs, dpadded, part)
+                    multiply(m, outputs, back, inputs, count, plane, v)
+                    add_inputs_of(v, plane, first, count, height, width, inputs, dpadded, part)
             for n in range(now if len(dx) else 0):
                 to = n * (height + 2) * (width + 2) * inputs
                 at = (image + n) * size * inputs
                 copy_out(dpadded, to, height, width, inputs, stride, other, at // stride**2, dx, at)
+        if not more:
+            du[chunk] = 0
 
 
 def fits(x: Tensor, weight: Tensor, stride: tuple) -> bool:
@@ -595,15 +613,6 @@ def conv3x3_and_shortcut(x: Tensor, weight: Tensor, bias: Tensor | None, stride:
     return Convolution.apply(x, weight, bias, stride, True)
 
 
-def workspace(shape: tuple, outputs: int, frames: int) -> tuple[np.ndarray, ...]:
-    """Frames of zeros and places for transformed values, one row for every thread."""
-    images, height, width, inputs = shape
-    threads, (group, most) = numba.get_num_threads(), shares(images, height, width, max(inputs, outputs))
-    size, values = group * (height + 2) * (width + 2) * inputs, POINTS * (most + 1)
-    empty = [torch.empty(threads, values * max(inputs, outputs)).numpy() for _ in range(2)]
-    return torch.zeros(threads * frames, size).numpy(), *empty
-
-
 class Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, stride, with_shortcut):
@@ -615,8 +624,8 @@ class Convolution(torch.autograd.Function):
         shift = np.zeros(outputs, np.float32) if bias is None else bias.detach().numpy()
         sides = [side // stride for side in x.shape[2:]]
         y = torch.empty((len(x), outputs, *sides), dtype=x.dtype, memory_format=torch.channels_last)
-        space = workspace(array.shape, outputs, 1)
-        forward(array.reshape(-1), forth, shift, pixels(y).reshape(-1), outputs, array.shape, stride, *space)
+        threads = numba.get_num_threads()
+        forward(array.reshape(-1), forth, shift, pixels(y).reshape(-1), outputs, array.shape, stride, threads)
         ctx.save_for_backward(x)
         ctx.back, ctx.outputs, ctx.stride = back, outputs, stride
         if not with_shortcut:
@@ -633,10 +642,9 @@ class Convolution(torch.autograd.Function):
         nothing = array.reshape(-1)[:0]
         flat = nothing if dx is None else pixels(dx).reshape(-1)
         other = nothing if g_shortcut is None else pixels(g_shortcut.to(x.dtype)).reshape(-1)
-        space = workspace(array.shape, outputs, 2)
-        du = torch.zeros(len(space[1]), POINTS * inputs * outputs)
-        flat_g = pixels(g).reshape(-1)
-        backward(array.reshape(-1), ctx.back, flat_g, other, flat, du.numpy(), outputs, array.shape, ctx.stride, *space)
+        as_many_threads()
+        du, flat_g = torch.empty(numba.get_num_threads(), POINTS * inputs * outputs), pixels(g).reshape(-1)
+        backward(array.reshape(-1), ctx.back, flat_g, other, flat, du.numpy(), outputs, array.shape, ctx.stride)
         dw = torch.empty(outputs, 3, 3, inputs)
         weights_of((du[0] if len(du) == 1 else du.sum(0)).numpy(), outputs, inputs, dw.numpy().reshape(-1))
         dbias = g.float().sum((0, 2, 3)) if ctx.needs_input_grad[2] else None
