@@ -74,7 +74,7 @@ class Run:
     optimizer: str = "sgd"
     lr: float = 0.1  # the assignment's initial learning rate
     momentum: float = 0.9  # He et al. 2016, section 4.2
-    weight_decay: float = 5e-4  # `paper` has its own, chosen on validation data: study.RECIPE_PROBES
+    weight_decay: float = 5e-4  # chosen on validation data: study.RECIPE_PROBES
     schedule: str = "cosine"  # half a period, from lr to 0, a step at a time
     warmup_epochs: int = 2  # linear from 0; the networks without batch statistics start rough at lr 0.1
     clip_norm: float | None = None  # of the whole gradient

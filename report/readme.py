@@ -35,24 +35,14 @@ def finished(outputs=runs.ROOT / "outputs") -> dict[str, list[Result]]:
     return {variant: results for variant, results in found.items() if results}
 
 
-def forerunners(outputs=runs.ROOT / "outputs") -> dict[str, list[Result]]:
-    """Name -> the committed run of full length with another recipe: shown as long as no run with the chosen one is there."""
-    study = Study("paper", "cifar10")
-    usual, known = study.runs("torch_bn")[0], committed()
-    tried = {name: run for name, (run,) in study.recipe_probes().items() if run.epochs == usual.epochs and run != usual}
-    return {f"{LABELS['torch_bn']}, {name}": [Result(run, outputs)] for name, run in tried.items() if run.id in known}
-
-
 def results_table(found: dict[str, list[Result]]) -> str:
     rows = [
         "| norm | test accuracy | validation accuracy | seeds | best epoch | minutes a run | hardware |",
         "|:--|--:|--:|--:|--:|--:|:--|",
     ]
-    for variant, all_results in (found or forerunners()).items():
+    for variant, all_results in found.items():
         results = [result for result in all_results if not result.diverged]
-        cells = [
-            LABELS.get(variant, variant) + f" ({len(all_results) - len(results)} diverged)" * (len(results) < len(all_results))
-        ]
+        cells = [LABELS[variant] + f" ({len(all_results) - len(results)} diverged)" * (len(results) < len(all_results))]
         if not results:
             rows.append(f"| {cells[0]} | – | – | 0 | – | – | – |")
             continue
@@ -174,13 +164,9 @@ def filled(text: str) -> str:
 
 def main() -> int:
     README.write_text(filled(README.read_text()))
-    found, labels = finished(), LABELS
-    if not found:
-        name, results = next(iter(forerunners().items()))
-        labels, found = {"torch_bn": name}, {"torch_bn": results}
     plots.setup()
-    frames = {variant: [result.history for result in results] for variant, results in found.items()}
-    plots.learning_curves(frames, labels).savefig(FIGURE, metadata={"Date": None})
+    frames = {variant: [result.history for result in results] for variant, results in finished().items()}
+    plots.learning_curves(frames, LABELS).savefig(FIGURE, metadata={"Date": None})
     return 0
 
 
