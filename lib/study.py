@@ -18,7 +18,7 @@ from lib.train import Parser, check_data, command, complete, load_data, write_re
 #: What a profile changes of a Run's defaults, which are the assignment's setting.
 PROFILES = {
     "smoke": {"n": 1, "epochs": 2, "train_size": 64, "batch_size": 32, "warmup_epochs": 1, "precision": "float32"},
-    # 4,000 of CIFAR-10's 40,000 images (or as many as there are); float32, because bf16 saves time on few CPUs.
+    # 4,000 of CIFAR-10's 40,000 images (or as many as there are).
     "quick": {"epochs": 20, "train_size": 4000, "precision": "float32"},
     "paper": {},  # a Run's defaults, which are the best of the RECIPE_PROBES of full length on validation data
 }

@@ -69,6 +69,8 @@ def test_the_shortcut_beside_it(shape, dtype):
         assert (ours - direct).abs().max() < (5e-5 if kind == torch.float32 else 2**-8) * direct.abs().max()
     alone = torch.autograd.grad(winograd.conv3x3_and_shortcut(*tensors, stride)[1], tensors[0], h)[0]
     assert torch.equal(alone[:, :, ::stride, ::stride], h), "of the shortcut alone"
+    alone[:, :, ::stride, ::stride] = 0
+    assert not alone.any(), "and nothing between its pixels"
 
 
 def test_every_weight_reaches_its_pixel():
