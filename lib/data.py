@@ -19,8 +19,9 @@ from filelock import FileLock
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parent.parent
-AUGMENTATIONS = ("none", "crop", "crop+flip")
+AUGMENTATIONS = ("none", "crop", "crop+flip", "crop+flip+cutout")
 PAD = 4  # black pixels around a training image before it is cropped: He et al. 2016, section 4.2
+HOLE = 4  # cutout (DeVries & Taylor 2017) blackens a square of 1/HOLE of the image's sides
 VAL_FRACTION = 0.2  # of the training images: 10,000 of CIFAR-10's 50,000, as the assignment asks
 
 
@@ -72,12 +73,13 @@ class Data:
 
     def cropped(self, plan: Tensor) -> Tensor:
         """The training images that the rows of an `epoch_plan` name, cropped and flipped as they say: uint8 (B, H, W, 3)."""
-        image, top, left, flip = (column[:, None] for column in plan.unbind(1))
+        image, top, left, flip, hole_top, hole_left = (column[:, None] for column in plan.unbind(1))
         height, width = self.train.images.shape[2:]
-        y = top + torch.arange(height, device=plan.device)
-        x = torch.arange(width, device=plan.device)
+        y, x = torch.arange(height, device=plan.device), torch.arange(width, device=plan.device)
+        hole = within(y - hole_top, height // HOLE)[:, :, None] & within(x - hole_left, width // HOLE)[:, None]
         x = left + torch.where(flip.bool(), width - 1 - x, x)
-        pixels = (image * (height + 2 * PAD) + y)[:, :, None] * (width + 2 * PAD) + x[:, None]
+        pixels = (image * (height + 2 * PAD) + top + y)[:, :, None] * (width + 2 * PAD) + x[:, None]
+        pixels = pixels.masked_fill(hole, 0)  # a corner of the first image, which is black
         return self.padded.index_select(0, pixels.flatten()).view(len(plan), height, width, 3)
 
     def augmented(self, split: Split, how: str, seed: int) -> Split:
@@ -325,20 +327,29 @@ def generator(*numbers: int) -> torch.Generator:
 
 
 def epoch_plan(data: Data, batch_size: int, how: str, seed: int, epoch: int) -> Tensor:
-    """What an epoch shows, in order: int64 (N, 4), the number of the image, top and left of the crop, and whether to flip.
+    """What an epoch shows, in order: int64 (N, 6), the number of the image, top and left of the crop, whether to flip, and top
+    and left of the hole, which is outside of the image if there is none.
 
     It depends on (seed, epoch), batch size and augmentation and nothing else, so every variant sees the same batches and a
     resumed run sees those that it would have seen.
     """
     rng = generator(seed, epoch)
-    plan = torch.full((len(data.train), 4), PAD)
-    plan[:, 0], plan[:, 3] = torch.randperm(len(data.train), generator=rng), 0
+    sides = torch.tensor(data.train.images.shape[2:])
+    plan = torch.full((len(data.train), 6), PAD)
+    plan[:, 0], plan[:, 3], plan[:, 4:] = torch.randperm(len(data.train), generator=rng), 0, sides
     for rows in plan.split(batch_size):
         if how != "none":
             rows[:, 1:3] = torch.randint(2 * PAD + 1, (2, len(rows)), generator=rng).T
-        if how == "crop+flip":
+        if "flip" in how:
             rows[:, 3] = torch.rand(len(rows), generator=rng) < 0.5
+        if "cutout" in how:  # its centre is anywhere in the image, so it may lie outside in part
+            centre = (torch.rand(len(rows), 2, generator=rng) * sides).long()
+            rows[:, 4:] = centre - sides // HOLE // 2
     return plan
+
+
+def within(distance: Tensor, size: int) -> Tensor:
+    return (distance >= 0) & (distance < size)
 
 
 def eval_batches(data: Data, split: Split, batch_size: int = 500) -> Iterator[tuple[Tensor, Tensor]]:

@@ -162,8 +162,7 @@ def epochs_shown(missing: list[Run], outputs, progress: bool):
         stopped = False
         while not stopped:
             stopped = stop.wait(1)
-            bar.n = sum(folder.epochs for folder in folders)
-            bar.refresh()
+            bar.update(sum(folder.epochs for folder in folders) - bar.n)  # drawn as seldom as TQDM_MININTERVAL says
 
     with tqdm(total=sum(run.epochs for run in missing), unit="epoch", disable=not progress, desc=f"{len(missing)} runs") as bar:
         thread = threading.Thread(target=watch, args=(bar,), daemon=True)

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from lib import winograd
 from lib.norms import Norm2d, make_norm
 
+INITIALIZATIONS = ("he", "fixup")
+
 
 class Conv2d(nn.Conv2d):
     """PyTorch's convolution, but on a CPU lib.winograd's where that fits, and another way to bf16 under autocast where the CPU
@@ -93,12 +95,14 @@ class ResNet(nn.Module):
     """ResNet(n, r, norm): 6n+2 layers, r classes, `norm` a key of lib.norms.NORMS after every convolution.
 
     Images (N, 3, H, W) -> logits (N, r); H and W must be multiples of 4. With BN and r = 10: 172,506 parameters for
-    n = 2, 269,722 for n = 3. Convolutions start from He's normal distribution (fan-out), biases from zero.
+    n = 2, 269,722 for n = 3. Convolutions start from He's normal distribution (fan-out), biases from zero; with `fixup`
+    (Zhang, Dauphin & Ma 2019, without their scalar multipliers) each block's second convolution and the last layer start from
+    zero, and the first ones L^(-1/2) times as large, where L is the number of blocks.
     """
 
     stride = 4  # of the last feature map to the image
 
-    def __init__(self, n: int, r: int, norm: str = "torch_bn", group_size: int = 4):
+    def __init__(self, n: int, r: int, norm: str = "torch_bn", group_size: int = 4, initialization: str = "he"):
         super().__init__()
         for name, value, least in (("n", n, 1), ("r", r, 2)):
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
@@ -111,6 +115,10 @@ class ResNet(nn.Module):
         self.layer3 = self.stage(32, 64, 2, group_size)  # (N, 64, H/4, W/4)
         self.linear = nn.Linear(64, r)
         self.reset_parameters()
+        if initialization == "fixup":
+            self.fixup()
+        elif initialization != "he":
+            raise ValueError(f"unknown initialization {initialization!r}; allowed are {', '.join(INITIALIZATIONS)}")
 
     def stage(self, inputs: int, outputs: int, stride: int, group_size: int) -> nn.Sequential:
         first = Block(inputs, outputs, stride, self.norm, group_size)
@@ -122,6 +130,15 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+
+    @torch.no_grad()
+    def fixup(self) -> None:
+        blocks = [module for module in self.modules() if isinstance(module, Block)]
+        for block in blocks:
+            block.conv1.weight *= len(blocks) ** -0.5
+            block.conv2.weight.zero_()
+        self.linear.weight.zero_()
+        self.linear.bias.zero_()
 
     def features(self, x: Tensor) -> Tensor:
         """Images (N, 3, H, W) -> the penultimate activations (N, 64); `linear` turns them into logits."""

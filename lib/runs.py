@@ -39,7 +39,7 @@ from lib import data, metrics
 from lib.data import ROOT
 from lib.networks import ACTIVATIONS, CNN, REGULARIZERS, ResNet50
 from lib.norms import NORMS
-from lib.resnet import ResNet
+from lib.resnet import INITIALIZATIONS, ResNet
 
 SPLITS = ("train", "val", "test")
 #: What a finished run consists of, and the file that says that it is finished.
@@ -50,7 +50,7 @@ CODE_VERSION = 1  # raise it with a change of code that changes results: old run
 NORMS_VERSION = 2  # the same for lib.norms and lib.kernels, of which the other variants know nothing
 
 #: Fields that Run got later. At their default they are no part of the id, so that runs from before keep theirs.
-LATER_FIELDS = ("model", "activation", "criterion", "only_classes", "init")
+LATER_FIELDS = ("model", "activation", "criterion", "only_classes", "init", "initialization")
 #: model -> what may stand for `norm`
 NORMS_OF = {"resnet": tuple(NORMS), "cnn": REGULARIZERS, "resnet50": ("torch_bn",)}
 OUR_NORMS = tuple(name for name in NORMS if name not in ("torch_bn", "nn"))
@@ -87,6 +87,7 @@ class Run:
     only_classes: str = ""  # as in 0-4: these classes alone, renumbered from 0
     init: str = ""  # id of the finished run whose best weights, but for the last layer, it starts from; or imagenet
     criterion: str = "cross_entropy"  # the loss; or mse or l1, between the logits and 1 for the true class, 0 for the others
+    initialization: str = "he"  # of the ResNet's weights; or fixup, with which each block starts as its shortcut alone
 
     def __post_init__(self):
         data.check_name(self.dataset)
@@ -99,6 +100,7 @@ class Run:
             raise ValueError(f"classes (r) is {self.classes}, but only_classes {self.only_classes} has {len(kept)}")
         if not isinstance(self.init, str) or (self.init == "imagenet" and self.model != "resnet50"):
             raise ValueError(f"init is {self.init!r}; it must be the id of a run, or imagenet if the model is resnet50")
+        allow("initialization", self.initialization, INITIALIZATIONS if self.model == "resnet" else ("he",))
         allow("criterion", self.criterion, ("cross_entropy", "mse", "l1"))
         allow("optimizer", self.optimizer, ("sgd", "adam"))
         allow("schedule", self.schedule, ("cosine", "step", "constant"))
@@ -206,7 +208,7 @@ def network(run: Run) -> nn.Module:
         return CNN(run.classes, run.norm, run.activation)
     if run.model == "resnet50":
         return ResNet50(run.classes)
-    return ResNet(run.n, run.classes, run.norm, run.group_size)
+    return ResNet(run.n, run.classes, run.norm, run.group_size, run.initialization)
 
 
 class DamagedRun(ValueError):

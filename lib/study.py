@@ -38,6 +38,7 @@ RECIPE_PROBES = {
     "weight decay 5e-4, steps instead of a cosine, 12 epochs": {"weight_decay": 5e-4, "schedule": "step", "epochs": 12},
     "weight decay 5e-4, 100 epochs": {"weight_decay": 5e-4},
     "weight decay 1e-3, 100 epochs": {"weight_decay": 1e-3},
+    "weight decay 5e-4, cutout of 8×8 pixels, 100 epochs": {"augment": "crop+flip+cutout"},
     "no warm-up, 12 epochs": SHORT | {"warmup_epochs": 0},
     "warm-up of 4 epochs, 12 epochs": SHORT | {"warmup_epochs": 4},
     **{f"GN, groups of {size} channels, 12 epochs": SHORT | {"norm": "gn", "group_size": size} for size in (2, 4, 8, 16)},
@@ -45,6 +46,11 @@ RECIPE_PROBES = {
         f"NN, gradient {'clipped to norm ' + format(clip, 'g') if clip else 'not clipped'}, 12 epochs": SHORT
         | {"norm": "nn", "clip_norm": clip}
         for clip in (None, 0.3, 1.0, 3.0)
+    },
+    **{
+        f"NN, Fixup's initialization, gradient {'clipped to norm 1' if clip else 'not clipped'}, 12 epochs": SHORT
+        | {"norm": "nn", "clip_norm": clip, "initialization": "fixup"}
+        for clip in (None, 1.0)
     },
 }
 

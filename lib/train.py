@@ -239,7 +239,7 @@ class Trainer:
         self.run, self.model, self.optimizer, self.data = run, model, optimizer, data
         self.count, self.steps = len(data.train), math.ceil(len(data.train) / run.batch_size)
         self.device = data.train.labels.device
-        self.plan = torch.zeros(self.count, 4, dtype=torch.int64, device=self.device)
+        self.plan = torch.zeros(self.count, 6, dtype=torch.int64, device=self.device)
         self.lr = torch.zeros(self.steps, device=self.device)
         self.at = torch.zeros((), dtype=torch.int64, device=self.device)
         self.loss_sum, self.correct = torch.zeros((), device=self.device), torch.zeros((), device=self.device)

@@ -148,6 +148,24 @@ def test_crop_is_a_window_of_the_padded_image_and_flip_mirrors_it():
     assert torch.equal(shown("none"), split.images)
 
 
+def test_cutout_blackens_a_square_of_the_image_that_is_shown():
+    white = torch.full((2000, 3, 16, 16), 255, dtype=torch.uint8)
+    split = data.Split(white, torch.zeros(2000, dtype=torch.long))
+    some = data.Data(split, split, split, ("a", "b"), torch.zeros(3), torch.ones(3))
+    plan = data.epoch_plan(some, 128, "crop+flip+cutout", 0, 1)
+    plan[:, 1:3] = data.PAD  # nothing else is black
+    black = (some.cropped(plan) == 0).all(3)
+    tops, lefts = set(), set()
+    for image, (top, left) in zip(black, plan[:, 4:].tolist(), strict=True):
+        expected = torch.zeros(16, 16, dtype=torch.bool)
+        expected[max(top, 0) : top + 4, max(left, 0) : left + 4] = True
+        assert torch.equal(image, expected)
+        tops.add(top)
+        lefts.add(left)
+    assert tops == lefts == set(range(-2, 14))  # the centre is at any pixel
+    assert not (some.cropped(data.epoch_plan(some, 128, "none", 0, 1)) == 0).any()
+
+
 def test_an_epoch_sees_each_training_image_once_and_no_other():
     found = data.load("digits", train_size=100)
     plan = data.epoch_plan(found, 32, "none", seed=3, epoch=2)

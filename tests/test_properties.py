@@ -118,7 +118,8 @@ def test_an_epoch_shows_each_image_once_within_the_padded_image(images, batch_si
     assert sorted(plan[:, 0].tolist()) == list(range(images))
     assert plan[:, 1:3].min() >= 0 and plan[:, 1:3].max() <= 2 * data.PAD
     assert how != "none" or (plan[:, 1:3] == data.PAD).all()
-    assert how == "crop+flip" or not plan[:, 3].any()
+    assert "flip" in how or not plan[:, 3].any()
+    assert "cutout" in how or (plan[:, 4:] == 4).all()
     assert some.cropped(plan).shape == (images, 4, 4, 3)
 
 
@@ -223,6 +224,7 @@ CHOICES = {
     "norm": ["torch_bn", "bn", "in", "bin", "ln", "gn", "nn"], "dataset": ["digits", "cifar10"], "optimizer": ["sgd", "adam"],
     "schedule": ["cosine", "step", "constant"], "augment": list(data.AUGMENTATIONS), "precision": ["bf16", "float32"],
     "group_size": [1, 2, 4, 8, 16], "criterion": ["cross_entropy", "mse", "l1"], "init": ["", "some-run"],
+    "initialization": ["he", "fixup"],
 }  # fmt: skip
 runs_of_any_kind = st.fixed_dictionaries(
     {name: st.sampled_from(values) for name, values in CHOICES.items()}

@@ -81,6 +81,24 @@ def test_any_size_that_the_strides_divide(size):
     assert model.layer1(model.conv1(x)).shape[2:] == size
 
 
+def test_with_fixup_a_block_starts_as_its_shortcut():
+    torch.manual_seed(0)
+    he = ResNet(2, 10, "nn")
+    torch.manual_seed(0)
+    model = ResNet(2, 10, "nn", initialization="fixup")
+    x = torch.randn(2, 3, 16, 16)
+    assert not model(x).any()
+    for (name, block), usual in zip(model.named_modules(), he.modules(), strict=True):
+        if isinstance(block, resnet.Block):
+            torch.testing.assert_close(block.conv1.weight, usual.conv1.weight / 6**0.5)
+            maps = torch.rand(2, block.conv1.in_channels, 8, 8)
+            stride = block.conv1.stride[0]
+            assert torch.equal(block(maps), block.widen(maps[:, :, ::stride, ::stride])), name
+    torch.testing.assert_close(model.conv1.weight, he.conv1.weight)
+    with pytest.raises(ValueError, match="unknown initialization 'xavier'; allowed are he, fixup"):
+        ResNet(2, 10, initialization="xavier")
+
+
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_bf16_without_instructions_for_it_is_bf16(monkeypatch, stride, bias):

@@ -42,6 +42,8 @@ def test_probes_differ_from_the_study_in_what_they_probe():
     for norm, name in (("gn", "GN, groups of 4 channels, 12 epochs"), ("nn", "NN, gradient clipped to norm 1, 12 epochs")):
         assert replace(probes[name], epochs=100) == study.runs(norm)[0]
     assert probes["GN, groups of 16 channels, 12 epochs"] == replace(study.runs("gn")[0], epochs=12, group_size=16)
+    fixup = probes["NN, Fixup's initialization, gradient clipped to norm 1, 12 epochs"]
+    assert fixup == replace(study.runs("nn")[0], epochs=12, initialization="fixup")
     assert probes["NN, gradient not clipped, 12 epochs"] == replace(study.runs("nn")[0], epochs=12, clip_norm=None)
 
 

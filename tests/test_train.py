@@ -200,7 +200,8 @@ def test_results_table_has_a_row_per_run_and_split(tmp_path):
     wanted = (
         "run_id dataset norm n batch_size optimizer lr schedule augment seed epochs best_epoch "
         "split loss accuracy micro_f1 macro_f1 data_hash classes train_size split_seed patience momentum weight_decay "
-        "warmup_epochs clip_norm gate_lr group_size precision model activation only_classes init criterion code device status"
+        "warmup_epochs clip_norm gate_lr group_size precision model activation only_classes init criterion initialization "
+        "code device status"
     )
     assert list(written.columns) == wanted.split()
     assert len(written) == 6 and set(written["run_id"]) == {a.run.id, b.run.id}
