@@ -1,14 +1,22 @@
 """From finished runs to the DataFrames and sentences of the report. `found` is variant -> its runs, one a seed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
 from lib import metrics, runs
 from lib.norms import gates
-from lib.runs import Result
-from lib.study import LABELS
+from lib.runs import Result, Run
+from lib.study import LABELS, Study
 
 Found = dict[str, list[Result]]
+
+#: What the reader of `recipe`'s table must know.
+RECIPE_NOTE = (
+    "PyTorch BN, weight decay 5e-4 and a cosine after 2 epochs of warm-up unless said; one seed, scored at the best validation "
+    "epoch; intervals cover the choice of the validation images (paired)."
+)
 
 
 def label(name: str) -> str:
@@ -169,6 +177,32 @@ def not_clearly_below(found: Found, best: str) -> list[str]:
 def gap_of(found: Found, a: str, b: str, comparisons: int = 1) -> tuple[float, float, float]:
     """Test accuracy of variant a minus b's with its 95 % interval, as fractions; `comparisons` as of metrics.difference."""
     return metrics.difference(*([result.correct() for result in found[v]] for v in (a, b)), comparisons)
+
+
+def recipe(study: Study, known=None) -> tuple[pd.DataFrame, list[str]]:
+    """What was tried for the recipe, as far as it is trained (or `known`, a set of run ids, has it): best validation accuracy
+    and that minus the accuracy of the study's own recipe over as many epochs. And the names of what is not trained."""
+    plan = {name: probes[0] for name, probes in study.recipe_probes().items()}
+
+    def there(run: Run) -> bool:
+        return runs.Folder(run, study.outputs).sound and (known is None or run.id in known)
+
+    rows = []
+    for name, run in plan.items():
+        if there(run):
+            result, row = Result(run, study.outputs), {"recipe": name}
+            used = replace(study.runs(run.norm)[0], epochs=run.epochs)
+            if result.diverged:
+                row |= {"validation accuracy": "diverged", "against the one used, points": "–", "95 % interval": "–"}
+            else:
+                row |= {"validation accuracy": f"{result.score(split='val'):.4f}"}
+                row |= {"against the one used, points": "used" if used == run else "–", "95 % interval": "–"}
+                if used != run and there(used) and not Result(used, study.outputs).diverged:
+                    answers = ([r.correct("val")] for r in (result, Result(used, study.outputs)))
+                    gap, low, high = (signed(100 * value) for value in metrics.difference(*answers))
+                    row |= {"against the one used, points": gap, "95 % interval": f"{low} to {high}"}
+            rows.append(row)
+    return pd.DataFrame(rows), [name for name, run in plan.items() if not there(run)]
 
 
 def basis(found: Found) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import precision
-from lib import plots, runs
+from lib import plots, runs, tables
 from lib.runs import Result
 from lib.study import LABELS, VARIANTS, Study
 
@@ -61,14 +61,10 @@ def results_table(found: dict[str, list[Result]]) -> str:
 
 
 def recipe_table(outputs=runs.ROOT / "outputs") -> str:
-    rows, known, missing = ["| recipe | validation accuracy |", "|:--|--:|"], committed(), []
-    for name, (run,) in Study("paper", "cifar10").recipe_probes().items():
-        if run.id in known:
-            result = Result(run, outputs)
-            rows.append(f"| {name} | {'diverged' if result.diverged else format(result.score(split='val'), '.4f')} |")
-        else:
-            missing.append(name)
-    rows += ["", "PyTorch BN and a cosine after 2 epochs of warm-up unless said; one seed, at the best validation epoch."]
+    frame, missing = tables.recipe(Study("paper", "cifar10", outputs=outputs), committed())
+    rows = [f"| {' | '.join(frame.columns)} |", "|:--" + "|--:" * (len(frame.columns) - 1) + "|"]
+    rows += [f"| {' | '.join(row)} |" for row in frame.itertuples(index=False)]
+    rows += ["", tables.RECIPE_NOTE]
     return "\n".join(rows + [f"Not trained yet: {'; '.join(missing)}."] * bool(missing))
 
 

@@ -264,3 +264,26 @@ def test_a_zero_has_no_minus():
 def test_notebook_paths_are_relative_to_the_project():
     assert study.project_path("outputs") == runs.ROOT / "outputs"
     assert str(study.project_path("/tmp/x")) == "/tmp/x"
+
+
+def test_table_of_what_was_tried_compares_with_the_recipe_used(tmp_path):
+    smoke = Study("smoke", outputs=tmp_path)
+    smoke = replace(smoke, changes={"weight_decay": 5e-4})
+    probes = smoke.recipe_probes()
+    one = {name: probes[name] for name in ("weight decay 1e-4, 12 epochs", "NN, gradient clipped to norm 3, 12 epochs")}
+    frame, missing = tables.recipe(smoke)
+    assert frame.empty and missing == list(probes)
+
+    smoke.fit_all(one, progress=False)
+    frame, missing = tables.recipe(smoke)
+    assert list(frame["recipe"]) == list(one) and set(missing) == probes.keys() - one.keys()
+    assert set(frame["against the one used, points"]) == {"–"}, "what they are compared with is not trained"
+
+    used = {"weight decay 5e-4, 12 epochs": probes["weight decay 5e-4, 12 epochs"]}
+    results = smoke.fit_all(one | used, progress=False)
+    frame, _ = tables.recipe(smoke)
+    assert list(frame["against the one used, points"])[1] == "used" and list(frame["recipe"])[1] in used
+    (a,), (b,) = (results[name] for name in (*used, "weight decay 1e-4, 12 epochs"))
+    gap = 100 * (b.score(split="val") - a.score(split="val"))
+    assert frame["against the one used, points"][0] == tables.signed(gap)
+    assert tables.recipe(smoke, known={a.run.id})[0]["recipe"].tolist() == list(used)
