@@ -20,7 +20,7 @@ PROFILES = {
     "smoke": {"n": 1, "epochs": 2, "train_size": 64, "batch_size": 32, "warmup_epochs": 1, "precision": "float32"},
     # 4,000 of CIFAR-10's 40,000 images (or as many as there are).
     "quick": {"epochs": 20, "train_size": 4000, "precision": "float32"},
-    "paper": {},  # a Run's defaults, which are the best of the RECIPE_PROBES of full length on validation data
+    "paper": {},  # a Run's defaults, than which none of the RECIPE_PROBES is clearly better on validation data
 }
 
 #: Where a variant departs from the common recipe, and why.
