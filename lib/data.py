@@ -21,7 +21,7 @@ from torch import Tensor
 ROOT = Path(__file__).resolve().parent.parent
 AUGMENTATIONS = ("none", "crop", "crop+flip", "crop+flip+cutout")
 PAD = 4  # black pixels around a training image before it is cropped: He et al. 2016, section 4.2
-HOLE = 4  # cutout (DeVries & Taylor 2017) blackens a square of 1/HOLE of the image's sides
+CUTOUT_SHARE = 4  # the sides of cutout's hole (DeVries & Taylor 2017) are the image's divided by this
 VAL_FRACTION = 0.2  # of the training images: 10,000 of CIFAR-10's 50,000, as the assignment asks
 
 
@@ -72,11 +72,12 @@ class Data:
         return F.pad(self.train.images, [PAD] * 4).permute(0, 2, 3, 1).reshape(-1, 3)
 
     def cropped(self, plan: Tensor) -> Tensor:
-        """The training images that the rows of an `epoch_plan` name, cropped and flipped as they say: uint8 (B, H, W, 3)."""
+        """The training images that the rows of an `epoch_plan` name, cropped, flipped and with the black hole that they
+        say: uint8 (B, H, W, 3)."""
         image, top, left, flip, hole_top, hole_left = (column[:, None] for column in plan.unbind(1))
         height, width = self.train.images.shape[2:]
         y, x = torch.arange(height, device=plan.device), torch.arange(width, device=plan.device)
-        hole = within(y - hole_top, height // HOLE)[:, :, None] & within(x - hole_left, width // HOLE)[:, None]
+        hole = within(y - hole_top, height // CUTOUT_SHARE)[:, :, None] & within(x - hole_left, width // CUTOUT_SHARE)[:, None]
         x = left + torch.where(flip.bool(), width - 1 - x, x)
         pixels = (image * (height + 2 * PAD) + top + y)[:, :, None] * (width + 2 * PAD) + x[:, None]
         pixels = pixels.masked_fill(hole, 0)  # a corner of the first image, which is black
@@ -344,11 +345,12 @@ def epoch_plan(data: Data, batch_size: int, how: str, seed: int, epoch: int) -> 
             rows[:, 3] = torch.rand(len(rows), generator=rng) < 0.5
         if "cutout" in how:  # its centre is anywhere in the image, so it may lie outside in part
             centre = (torch.rand(len(rows), 2, generator=rng) * sides).long()
-            rows[:, 4:] = centre - sides // HOLE // 2
+            rows[:, 4:] = centre - sides // CUTOUT_SHARE // 2
     return plan
 
 
 def within(distance: Tensor, size: int) -> Tensor:
+    """Where a distance from the first of `size` places is that of one of them."""
     return (distance >= 0) & (distance < size)
 
 

@@ -107,6 +107,8 @@ class ResNet(nn.Module):
         for name, value, least in (("n", n, 1), ("r", r, 2)):
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ValueError(f"{name} is {value!r}; it must be an integer of at least {least}")
+        if initialization not in INITIALIZATIONS:
+            raise ValueError(f"unknown initialization {initialization!r}; allowed are {', '.join(INITIALIZATIONS)}")
         self.n, self.r, self.norm = n, r, norm
         self.conv1 = conv3x3(3, 16, 1, norm)
         self.norm1 = make_norm(norm, 16, group_size)
@@ -117,8 +119,6 @@ class ResNet(nn.Module):
         self.reset_parameters()
         if initialization == "fixup":
             self.fixup()
-        elif initialization != "he":
-            raise ValueError(f"unknown initialization {initialization!r}; allowed are {', '.join(INITIALIZATIONS)}")
 
     def stage(self, inputs: int, outputs: int, stride: int, group_size: int) -> nn.Sequential:
         first = Block(inputs, outputs, stride, self.norm, group_size)

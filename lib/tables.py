@@ -189,19 +189,17 @@ def recipe(study: Study, known=None) -> tuple[pd.DataFrame, list[str]]:
 
     rows = []
     for name, run in plan.items():
-        if there(run):
-            result, row = Result(run, study.outputs), {"recipe": name}
-            used = replace(study.runs(run.norm)[0], epochs=run.epochs)
-            if result.diverged:
-                row |= {"validation accuracy": "diverged", "against the one used, points": "–", "95 % interval": "–"}
-            else:
-                row |= {"validation accuracy": f"{result.score(split='val'):.4f}"}
-                row |= {"against the one used, points": "used" if used == run else "–", "95 % interval": "–"}
-                if used != run and there(used) and not Result(used, study.outputs).diverged:
-                    answers = ([r.correct("val")] for r in (result, Result(used, study.outputs)))
-                    gap, low, high = (signed(100 * value) for value in metrics.difference(*answers))
-                    row |= {"against the one used, points": gap, "95 % interval": f"{low} to {high}"}
-            rows.append(row)
+        if not there(run):
+            continue
+        result, used = Result(run, study.outputs), replace(study.runs(run.norm)[0], epochs=run.epochs)
+        accuracy = "diverged" if result.diverged else f"{result.score(split='val'):.4f}"
+        gap, limits = "used" if used == run else "–", "–"
+        both = [result, Result(used, study.outputs)] if used != run and there(used) else []
+        if both and not any(r.diverged for r in both):
+            gap, *ends = (signed(100 * value) for value in metrics.difference(*([r.correct("val")] for r in both)))
+            limits = " to ".join(ends)
+        row = {"recipe": name, "validation accuracy": accuracy, "against the one used, points": gap, "95 % interval": limits}
+        rows.append(row)
     return pd.DataFrame(rows), [name for name, run in plan.items() if not there(run)]
 
 
