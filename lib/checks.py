@@ -6,22 +6,40 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from lib.norms import BatchNorm2d, GroupNorm2d, InstanceNorm2d, LayerNorm2d
+from lib.norms import BatchInstanceNorm2d, BatchNorm2d, GroupNorm2d, InstanceNorm2d, LayerNorm2d
+
+
+class ComposedBIN(nn.Module):
+    """BIN from PyTorch's own BN and IN: weight * (rho * BN + (1 - rho) * IN) + bias (Nam & Kim 2018, section 3.1)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.weight, self.bias, self.rho = (nn.Parameter(torch.ones(channels)) for _ in range(3))
+        self.bn, self.inorm = nn.BatchNorm2d(channels, affine=False), nn.InstanceNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        w, b, rho = (p[None, :, None, None] for p in (self.weight, self.bias, self.rho))
+        return w * (rho * self.bn(x) + (1 - rho) * self.inorm(x)) + b
 
 
 def pairs(channels: int, group_size: int = 4) -> dict[str, tuple[nn.Module, nn.Module]]:
-    """name -> (our layer, PyTorch's), with the same random weight and bias."""
+    """name -> (our layer, PyTorch's), with the same random weight and bias, gate and running statistics."""
     found = {
         "BN": (BatchNorm2d(channels), nn.BatchNorm2d(channels)),
         "IN": (InstanceNorm2d(channels), nn.InstanceNorm2d(channels, affine=True)),
+        "BIN": (BatchInstanceNorm2d(channels), ComposedBIN(channels)),
         "LN": (LayerNorm2d(channels), nn.GroupNorm(1, channels)),
         "GN": (GroupNorm2d(channels // group_size, channels), nn.GroupNorm(channels // group_size, channels)),
     }
     with torch.no_grad():
         for ours, theirs in found.values():
-            for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
-                a.copy_(torch.randn_like(a))
+            for (name, a), b in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+                a.copy_(torch.rand_like(a) if name == "rho" else torch.randn_like(a))
                 b.copy_(a)
+            for layer in (ours, getattr(theirs, "bn", theirs)):  # eval must use these, not the values of a new layer
+                if getattr(layer, "running_mean", None) is not None:
+                    layer.running_mean.copy_(torch.linspace(-1, 1, channels))
+                    layer.running_var.copy_(torch.linspace(0.5, 2, channels))
     return found
 
 
@@ -44,10 +62,27 @@ def compare(ours: nn.Module, theirs: nn.Module, x: Tensor, training: bool = True
         generator = torch.Generator().manual_seed(1)
         y.backward(torch.randn(y.shape, generator=generator, dtype=torch.float64).to(x.dtype))
         grads = {f"gradient of {name}": p.grad for name, p in layer.named_parameters()}
-        seen.append({"output": y.detach(), "gradient of x": image.grad} | grads | dict(layer.named_buffers()))
+        buffers = {name.removeprefix("bn."): buffer for name, buffer in layer.named_buffers()}
+        seen.append({"output": y.detach(), "gradient of x": image.grad} | grads | buffers)
     mine, reference = seen
     assert mine.keys() == reference.keys(), (mine.keys(), reference.keys())
     return {name: largest(mine[name], reference[name]) for name in reference}
+
+
+def float32_errors(layer: nn.Module, theirs: nn.Module, x: Tensor) -> dict[str, float]:
+    """What a layer makes of x (N, C, H, W; float64) in float32 and channels-last, as in a training: the largest error of output
+    and gradient of x in training mode, relative to 1 + the value, against `theirs` in float64."""
+    found = []
+    g = torch.randn(x.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    for module, dtype, form in (
+        (layer, torch.float32, torch.channels_last),
+        (theirs, torch.float64, torch.contiguous_format),
+    ):
+        image = x.detach().to(dtype).clone(memory_format=form).requires_grad_()
+        y = copy.deepcopy(module).to(dtype).train()(image)
+        y.backward(g.to(dtype))
+        found.append((y.detach(), image.grad))
+    return {part: largest(a, b) for part, a, b in zip(("output", "gradient of x"), *found, strict=True)}
 
 
 def group_norm_errors(mean: float = 1e3, std: float = 0.1) -> pd.DataFrame:

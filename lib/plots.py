@@ -27,9 +27,16 @@ STYLES = {
     "gn_8": ("#7A3B69", "--"),
 }
 
-#: For what is no variant, in the order in which a notebook first draws it.
-OTHERS = [(color, style) for style in ("-", "--", ":") for color in ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")]
-USED: dict[str, tuple] = {}
+#: For what is no variant, in the order in which a figure first draws it: the first is what the others are compared with.
+OTHERS = [
+    ("#000000", "-"),
+    ("#D55E00", "--"),
+    ("#0072B2", "-."),
+    ("#009E73", (0, (1, 1))),
+    ("#CC79A7", (0, (3, 1, 1, 1, 1, 1))),
+    ("#E69F00", (0, (5, 1.5))),
+]
+USED: dict[str, tuple] = {}  # in the figure that is being drawn
 
 
 def style_of(name: str) -> tuple:
@@ -56,7 +63,15 @@ def show(fig: Figure, caption: str) -> None:
     """A figure and its caption; the report numbers it."""
     display(fig)
     plt.close(fig)
+    USED.clear()
     display(Markdown(f"*{caption}*"), metadata={"caption": "figure"})
+
+
+def text_table(rows: list[tuple], caption: str) -> None:
+    """A table of Markdown texts, the first row its head, which may hold $mathematics$."""
+    head, *body = ("| " + " | ".join(row) + " |" for row in rows)
+    display(Markdown("\n".join([head, "|" + ":--|" * len(rows[0]), *body])))
+    display(Markdown(f"*{caption}*"), metadata={"caption": "table"})
 
 
 def table(frame: pd.DataFrame, caption: str, digits: int = 3) -> None:
@@ -86,6 +101,7 @@ class Answer:
         update_display(text, display_id=self.text.display_id, metadata={"headline": sentences[0]})
         self.figure.update(fig)
         plt.close(fig)
+        USED.clear()
         update_display(Markdown(f"*{caption}*"), display_id=self.caption.display_id, metadata={"caption": "figure"})
 
 
@@ -114,7 +130,7 @@ def epoch_axis(ax) -> None:
 
 def learning_curves(histories: dict[str, list[pd.DataFrame]], labels: dict[str, str], loss: str = "loss (nats)") -> Figure:
     """Training and validation error (%) and loss, one line per variant; `loss` is the axis' label."""
-    fig, axes = plt.subplots(2, 2, figsize=(WIDTH, 4.9), sharex=True, sharey="row")
+    fig, axes = plt.subplots(2, 2, figsize=(WIDTH, 4.2), sharex=True, sharey="row")
     for row, (kind, unit) in enumerate((("accuracy", "error (%)"), ("loss", loss))):
         for column, part in enumerate(("train", "val")):
             ax = axes[row, column]
@@ -157,7 +173,7 @@ def accuracy_intervals(rows: pd.DataFrame, title: str = "test accuracy (%)") -> 
     rows = rows.sort_values("accuracy", ignore_index=True)
     fig, ax = plt.subplots(figsize=(WIDTH, 0.5 + 0.3 * len(rows)))
     for y, row in rows.iterrows():
-        color = style_of(row["variant"])[0]
+        color = STYLES.get(row["variant"], OTHERS[0])[0]
         ax.plot([100 * row["low"], 100 * row["high"]], [y, y], color=color, linewidth=2)
         ax.plot(100 * row["accuracy"], y, "o", color=color, markeredgecolor="black", markersize=5)
     ax.set_yticks(range(len(rows)), rows["label"])
@@ -434,7 +450,8 @@ def confusion_pair(left: pd.DataFrame, right: pd.DataFrame, titles: tuple[str, s
 
 
 def claims(rows: pd.DataFrame) -> Figure:
-    """Differences (points) with their 95 % intervals, coloured by verdict. Columns: claim, points, low, high, verdict."""
+    """Differences (points) with their 95 % intervals, coloured by verdict; a tick where a margin takes the place of zero.
+    Columns: claim, points, low, high, margin, verdict."""
     rows = rows.dropna(subset="points")[::-1].reset_index(drop=True)
     colors = {"confirmed": "#009E73", "contradicted": "#D55E00", "open": "#767676"}
     fig, ax = plt.subplots(figsize=(WIDTH, 0.8 + 0.32 * len(rows)))
@@ -442,6 +459,8 @@ def claims(rows: pd.DataFrame) -> Figure:
         color = colors[row["verdict"]]
         ax.plot([row["low"], row["high"]], [y, y], color=color, linewidth=2)
         ax.plot(row["points"], y, "o", color=color, markeredgecolor="black", markersize=5)
+        if row["margin"]:
+            ax.plot(-row["margin"], y, "|", color="black", markersize=14)
     ax.axvline(0, color="black", linewidth=0.8)
     ax.set_yticks(range(len(rows)), [claim.split(":")[0] for claim in rows["claim"]])
     ax.set_xlabel("difference of test accuracy (points)")

@@ -76,9 +76,9 @@ RECIPES = {
     "paper": {"batch_size": 32, "epochs": 25, "train_size": 10_000},
 }
 OPTIMIZERS = {
-    "SGD, 0.1": {"optimizer": "sgd", "lr": 0.1, "weight_decay": 1e-4},
-    "SGD, 1e-4": {"optimizer": "sgd", "lr": 1e-4, "weight_decay": 1e-7},
-    "Adam, 1e-4": {"optimizer": "adam", "lr": 1e-4, "weight_decay": 1e-7},
+    "SGD at 0.1": {"optimizer": "sgd", "lr": 0.1, "weight_decay": 1e-4},
+    "SGD at 1e-4": {"optimizer": "sgd", "lr": 1e-4, "weight_decay": 1e-7},
+    "Adam at 1e-4": {"optimizer": "adam", "lr": 1e-4, "weight_decay": 1e-7},
 }
 
 #: 08: the six-convolution CNN. What an earlier report did not say (learning rates, batch, weight decay) was chosen here, before
@@ -114,14 +114,14 @@ ALL = tuple(NORMS)
 NOTEBOOKS = {
     "01_resnet_bn": ("torch_bn",),
     "02_norm_sanity": ("torch_bn", "bn"),
-    "03_six_variants": ALL,
+    "03_six_variants": (*ALL, "other_seed"),
     "04_batch_size": ("bn", "gn", "bn_8", "gn_8", "sweep"),
     "05_feature_quantiles": ALL,
     "06_training_recipe": ("recipes",),
     "07_grad_cam": (*ALL, "other_seed"),
     "08_cnn_ablations": ("cnn",),
     "09_transfer": ("transfer",),
-    "10_discussion": (*ALL, "bn_8", "gn_8", "sweep"),
+    "10_discussion": (*ALL, "bn_8", "gn_8", "sweep", "other_seed"),
 }
 
 EVERYTHING = tuple(dict.fromkeys(name for names in NOTEBOOKS.values() for name in names))
@@ -216,7 +216,7 @@ class Study:
         for norm in ALL:
             for name, changes in OPTIMIZERS.items():
                 found[f"{LABELS[norm]}, {name}"] = {"norm": norm} | RECIPE.get(norm, {}) | changes
-        usual = found[f"{LABELS['torch_bn']}, SGD, 0.1"]
+        usual = found[f"{LABELS['torch_bn']}, SGD at 0.1"]
         found["no augmentation"] = usual | {"augment": "none"}
         found["steps"] = usual | {"schedule": "step"}
         common = self.no_more_than_there_are(self.common() | RECIPES[self.profile])

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from lib import metrics, runs
+from lib.data import Data
 from lib.norms import gates
 from lib.runs import Result, Run
 from lib.study import LABELS, Study
@@ -131,6 +132,39 @@ def per_class_scores(found: Found, classes, score: str, split: str = "test") -> 
     return pd.DataFrame(columns).reset_index(names="class")
 
 
+def curves(found: Found) -> pd.DataFrame:
+    """The error curves in numbers (%; means over the seeds): training and validation error after the last epoch, the second
+    minus the first, and by how much validation error changes from one epoch to the next, on average over the first half."""
+    rows = []
+    for variant, results in found.items():
+        last = [result.history.iloc[-1] for result in results]
+        training, validation = (100 * (1 - np.mean([row[f"{s}_accuracy"] for row in last])) for s in ("train", "val"))
+        halves = [r.history["val_accuracy"].to_numpy()[: max(2, -(-len(r.history) // 2))] for r in results]
+        change = 100 * np.mean([np.abs(np.diff(half)).mean() if len(half) > 1 else np.nan for half in halves])
+        row = {"variant": labels(found)[variant], "training error": training, "validation error": validation}
+        rows.append(row | {"validation minus training": validation - training, "change per epoch": change})
+    return pd.DataFrame(rows)
+
+
+def curves_sentence(frame: pd.DataFrame, what: str = "variant") -> str:
+    """What `curves` says of several curves: who ends where, and whose validation error is unsteady."""
+    frame = frame.dropna().set_index(frame.columns[0])
+    if len(frame) < 2:
+        return ""
+
+    def ends(column, least, most):
+        low, high = frame[column].idxmin(), frame[column].idxmax()
+        values = (f"{number:.1f}".replace("-", "−") for number in frame.loc[[low, high], column])
+        return f"{least} with {low} ({next(values)}) and {most} with {high} ({next(values)})"
+
+    return (
+        f"After the last epoch the training error (%) is {ends('training error', 'lowest', 'highest')}, the validation error "
+        f"{ends('validation error', 'lowest', 'highest')}, and the distance between the two, in points, "
+        f"{ends('validation minus training', 'smallest', 'largest')}. From one epoch to the next in the first half of the "
+        f"training, validation error changes {ends('change per epoch', 'least', 'most')}, in points on average."
+    )
+
+
 def epochs_to_reach(found: Found, targets) -> pd.DataFrame:
     """First epoch with at least the given validation accuracy (fraction), the median over seeds; – if not all got there."""
     rows = []
@@ -143,14 +177,17 @@ def epochs_to_reach(found: Found, targets) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def differences(found: Found, reference: str) -> pd.DataFrame:
-    """Test accuracy of every variant minus the reference's, in points, with its 95 % interval and a verdict."""
+def differences(found: Found, reference: str, noise: float = 0.0) -> pd.DataFrame:
+    """Test accuracy of every variant minus the reference's, in points, with its 95 % interval, corrected for the number of
+    variants, and a verdict. `noise`: points that two trainings of the same differ by; no smaller gap is called clear."""
     rows = []
     for variant in found:
         if variant != reference:
-            gap, low, high = (100 * value for value in gap_of(found, variant, reference))
+            gap, low, high = (100 * value for value in gap_of(found, variant, reference, len(found) - 1))
             verdict = "higher" if low > 0 else "lower" if high < 0 else "no clear difference"
-            if "clear" not in verdict:
+            if noise and abs(gap) <= noise:
+                verdict = "not beyond two trainings of BN"
+            elif "clear" not in verdict:
                 verdict += in_these_runs({v: found[v] for v in (variant, reference)})
             rows.append(
                 {
@@ -161,6 +198,21 @@ def differences(found: Found, reference: str) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows)
+
+
+def verdict(gap, low, high, sign: int, margin: float = 0.0, noise: float = 0.0, own=None) -> str:
+    """What a difference (points) with its interval says of a claim that predicts its `sign`: confirmed, contradicted or open.
+
+    `margin`: points that a claim of no loss allows. `noise`: as of `differences`. `own`: the interval of a second difference
+    without which the first does not bear the claim out, whose sign it predicts too."""
+    side = (low, high) if sign > 0 else (-high, -low)
+    held, against = side[0] > -margin, side[1] < -margin
+    if own is not None:
+        own_side = own if sign > 0 else (-own[1], -own[0])
+        held, against = held and own_side[0] > 0, against or own_side[1] < 0
+    if noise and not margin and abs(gap) <= noise:
+        return "open"
+    return "confirmed" if held else "contradicted" if against else "open"
 
 
 def pairs(found: Found) -> int:
@@ -203,13 +255,49 @@ def recipe(study: Study, known=None) -> tuple[pd.DataFrame, list[str]]:
     return pd.DataFrame(rows), [name for name, run in plan.items() if not there(run)]
 
 
+def setting(study: Study, data: Data) -> str:
+    """A section's runs, its images, and what its intervals cover. In the report it stands once, where it is first said."""
+    return f"This is {study.describe()}. {images(study, data)}"
+
+
+def images(study: Study, data: Data) -> str:
+    """The images in numbers, and what intervals cover."""
+    mean, std = (", ".join(f"{v:.3f}" for v in values) for values in (data.mean, data.std))
+    height, width = data.train.images.shape[2:]
+    return (
+        f"There are {len(data.train):,} training, {len(data.val):,} validation and {len(data.test):,} test images of "
+        f"{height}×{width} in {len(data.classes)} classes; training pixels have mean ({mean}) and standard deviation ({std}). "
+        f"{intervals(study, data)}"
+    )
+
+
+def intervals(study: Study, data: Data) -> str:
+    """What all intervals cover, in a sentence."""
+    images = f"the choice of the {len(data.test):,} test images"
+    if len(study.seeds) == 1:
+        return f"Intervals are of 95 %; with one seed they cover {images}, not the seed or a machine's rounding."
+    return f"Intervals are of 95 % and cover the seed and {images}."
+
+
 def basis(found: Found) -> str:
-    """What the intervals account for."""
-    seeds = seeds_used(found)
-    images = len(next(iter(found.values()))[0].correct())
-    if seeds == 1:
-        return f"one seed; 95 % intervals cover the choice of the {images:,} test images, not the seed or a machine's rounding"
-    return f"{seeds} seeds; 95 % intervals cover the seed and the choice of the {images:,} test images"
+    """How many runs a number is made of."""
+    return f"{seeds_used(found)} seed" + "s" * (seeds_used(found) > 1)
+
+
+def noise(found: Found, again: list[Result]) -> tuple[float, str]:
+    """With one seed: by how much (points of test accuracy) trainings of the same layer differ, which are PyTorch's BN, ours,
+    and ours from another seed (`again`), and a sentence on it. 0 and "" with more seeds: then the intervals cover that."""
+    if seeds_used(found) > 1:
+        return 0.0, ""
+    pairs = {"PyTorch's BN and ours, from the same start,": (found["torch_bn"], found["bn"])}
+    if again and not again[0].diverged:
+        pairs["ours from two starts"] = (again, found["bn"])
+    gaps = {name: 100 * abs(a[0].score() - b[0].score()) for name, (a, b) in pairs.items()}
+    words = " and ".join(f"{name} by {gap:.2f} points" for name, gap in gaps.items())
+    return max(gaps.values()), (
+        f"Two trainings of one and the same layer differ as well: {words} of test accuracy. A difference that is not larger is "
+        "not put down to a norm here, whatever its interval."
+    )
 
 
 def in_these_runs(found: Found) -> str:
@@ -341,6 +429,12 @@ def spread_growth(history: pd.DataFrame) -> tuple[float, float]:
     return float(late), float(late / early) if early > 0 else float("inf")
 
 
-def reading(growth: float, bounded: float) -> str:
+#: A growth up to the first is called bounded, from the second on growing, and what lies between is left open: a convention.
+BOUNDED, GROWING = 1.25, 1.75
+
+
+def reading(growth: float) -> str:
     """What a variant's growth says: NaN comes from too few epochs or from values that are no numbers."""
-    return "not to be said" if np.isnan(growth) else "bounded" if growth <= bounded else "growing"
+    if np.isnan(growth):
+        return "not to be said"
+    return "bounded" if growth <= BOUNDED else "growing" if growth >= GROWING else "in between"

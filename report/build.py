@@ -30,7 +30,7 @@ from lib.train import Parser, command
 HERE = Path(__file__).resolve().parent
 SOURCES = runs.ROOT / "notebooks"
 TITLE = "Normalization in deep residual networks"
-PART_TWO = "06_training_recipe"  # the first section of part II
+PART_TWO, AFTER_PART_TWO = "06_training_recipe", "10_discussion"  # the first section of part II, and the one after it
 #: The groups of runs as the appendix names them.
 GROUPS = {
     "sweep": "batch sizes (sweep)",
@@ -140,7 +140,7 @@ def write(file: Path, content: str | bytes) -> None:
 def combine(folder: Path, study: Study) -> tuple[nbformat.NotebookNode, dict]:
     """The executed notebooks as one, with introduction, references and appendix, and the title page's metadata."""
     cells = [new_markdown_cell((HERE / "introduction.md").read_text())]
-    headlines = []
+    headlines, said = [], set()
     for name in NOTEBOOKS:
         if name == PART_TWO:
             cells.append(new_markdown_cell((HERE / "part_two.md").read_text()))
@@ -149,10 +149,13 @@ def combine(folder: Path, study: Study) -> tuple[nbformat.NotebookNode, dict]:
             cells.append(new_markdown_cell(f"# {name}\n\n**This notebook was not executed.**"))
             continue
         notebook = nbformat.read(target, as_version=4)
-        cells += [cell for cell in notebook.cells if not generated_by_papermill(cell)]
-        headlines += [
+        cells += without_empty_sections(
+            [cell for cell in notebook.cells if not generated_by_papermill(cell) and not repeated(cell, said)]
+        )
+        found = [
             o.metadata["headline"] for c in notebook.cells for o in c.get("outputs", []) if "headline" in o.get("metadata", {})
         ]
+        headlines += [(name, headline) for headline in found]
     cells += [*appendix(study), new_markdown_cell((HERE / "references.md").read_text())]
     report = {
         "title": TITLE,
@@ -168,18 +171,43 @@ def generated_by_papermill(cell) -> bool:
     return "papermill-error-cell-tag" in cell.metadata.get("tags", [])
 
 
-def abstract(study: Study, headlines: list[str]) -> str:
+def repeated(cell, said: set) -> bool:
+    """Whether all that a code cell shows is text that an earlier section of the report has shown, as the setting, which every
+    notebook names for those who read it alone. What it shows is added to `said`."""
+    shown = tuple(output.get("data", {}).get("text/markdown", "") for output in cell.get("outputs", []))
+    known = shown in said and all(shown)
+    said.add(shown)
+    return bool(shown) and known
+
+
+def without_empty_sections(cells: list) -> list:
+    """Without headings of the second level under which nothing is left to read before the next heading."""
+    kept = []
+    for i, cell in enumerate(cells):
+        following = next((c for c in cells[i + 1 :] if c.cell_type == "markdown" or c.get("outputs")), None)
+        alone = cell.cell_type == "markdown" and cell.source.startswith("## ") and "\n" not in cell.source.strip()
+        if not (alone and following is not None and following.cell_type == "markdown" and following.source.startswith("#")):
+            kept.append(cell)
+    return kept
+
+
+def abstract(study: Study, headlines: list[tuple[str, str]]) -> str:
+    """The setting, what part I found, and what part II asks."""
     start = (
-        "A small residual network is trained with batch, instance, batch-instance, layer and group normalization, each written "
-        f"from scratch, and with none. Setting: {study.describe()}."
+        "A small residual network is trained with batch (BN), instance (IN), batch-instance (BIN), layer (LN) and group "
+        f"normalization (GN), each written from scratch, and with none (NN). Setting: {study.describe()}."
     )
     images = "the choice of the test images"
     seeds = f"the seed and {images}" if len(study.seeds) > 1 else f"{images}, not the seed or a machine's rounding"
-    middle = f"The 95 % intervals cover {seeds}."
+    end = (
+        "Part II asks what the training recipe does beside the norm, where the networks look, what the same choices do to a "
+        f"plain CNN, and what the features are worth for another task. The 95 % intervals cover {seeds}."
+    )
     missing = len(NOTEBOOKS) - len(headlines)
-    end = [f"{missing} of {len(NOTEBOOKS)} sections have no result, because their notebook failed."] if missing else []
-    findings = "\n".join(f"- {headline}" for headline in headlines)
-    return "\n\n".join([start, findings, " ".join([middle, *end])]) + "\n"  # pandoc reads blocks only where a line ends
+    if missing:
+        end += f" {missing} of {len(NOTEBOOKS)} sections have no result, because their notebook failed."
+    findings = "\n".join(f"- {headline}" for name, headline in headlines if not PART_TWO <= name < AFTER_PART_TWO)
+    return "\n\n".join([start, findings, end]) + "\n"  # pandoc reads blocks only where a line ends
 
 
 def appendix(study: Study) -> list:

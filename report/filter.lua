@@ -20,13 +20,46 @@ local function captioned(div)
   return pandoc.Figure(body, {long = caption}, pandoc.Attr("", {kind}))
 end
 
--- Typst: a column is as wide as what stands in it, numbers to the right; the template shrinks a table wider than the page.
+-- Whether a column holds words rather than numbers.
+local function of_words(tbl, index)
+  for _, body in ipairs(tbl.bodies) do
+    for _, row in ipairs(body.body) do
+      local text = row.cells[index] and pandoc.utils.stringify(row.cells[index].contents) or ""
+      if text:match("^%a") and text ~= "diverged" and text ~= "used" then return true end
+    end
+  end
+end
+
+-- A table with long texts takes the width of the page, and its texts as many lines as they need.
+local LONG = 70
+function share_width(tbl)
+  local longest, sum = {}, 0
+  for index = 1, #tbl.colspecs do
+    longest[index] = 8
+    for _, body in ipairs(tbl.bodies) do
+      for _, row in ipairs(body.body) do
+        local text = row.cells[index] and pandoc.utils.stringify(row.cells[index].contents) or ""
+        longest[index] = math.max(longest[index], utf8.len(text) or #text)
+      end
+    end
+  end
+  if math.max(table.unpack(longest)) <= LONG then return end
+  for index, length in ipairs(longest) do
+    longest[index] = math.min(length, LONG) + 4
+    sum = sum + longest[index]
+  end
+  for index, spec in ipairs(tbl.colspecs) do tbl.colspecs[index] = {spec[1], longest[index] / sum} end
+end
+
+-- A column is as wide as what stands in it, numbers to the right; the template shrinks a table wider than the page.
 local function columns(tbl)
-  if FORMAT ~= "typst" then return nil end
   for index, spec in ipairs(tbl.colspecs) do
     local given = spec[1]
-    tbl.colspecs[index] = {given ~= "AlignDefault" and given or index == 1 and "AlignLeft" or "AlignRight", nil}
+    local left = index == 1 or of_words(tbl, index)
+    tbl.colspecs[index] = {given ~= "AlignDefault" and given or left and "AlignLeft" or "AlignRight", nil}
   end
+  if FORMAT ~= "typst" then return tbl end
+  share_width(tbl)
   for _, row in ipairs(tbl.head.rows) do
     for _, cell in ipairs(row.cells) do
       if cell.col_span > 1 then cell.alignment = "AlignCenter" end

@@ -21,7 +21,7 @@ from test_data import write_folder
 
 from lib import runs
 from lib.plots import table_html
-from lib.study import NOTEBOOKS
+from lib.study import ALL, NOTEBOOKS
 from report import build
 from report.export import ReportHTMLExporter, TypstPDFExporter
 
@@ -69,6 +69,7 @@ def test_executed_notebook(smoke, name):
     captions = [o for o in all_outputs(nb) if o.get("metadata", {}).get("caption")]
     pictures = [o for o in all_outputs(nb) if "image/svg+xml" in o.get("data", {})]
     tables = [o for o in all_outputs(nb) if "<table" in o.get("data", {}).get("text/html", "")]
+    tables += [o for o in all_outputs(nb) if o.get("data", {}).get("text/markdown", "").startswith("| ")]
     assert len(captions) == len(pictures) + len(tables)  # nothing without a caption
     (cell,) = tagged(nb, "injected-parameters")
     assert "smoke" in cell.source
@@ -96,7 +97,7 @@ def test_numbers_in_the_prose_are_those_of_the_runs(smoke):
     scores = next(
         o for o in all_outputs(executed(study, "03_six_variants")) if "macro F1" in o.get("data", {}).get("text/html", "")
     )
-    for norm in NOTEBOOKS["03_six_variants"]:
+    for norm in ALL:
         assert f"<td>{written[norm, 32, 'test']:.3f}</td>" in scores.data["text/html"]
 
 
@@ -169,7 +170,7 @@ def test_a_failing_notebook_does_not_take_the_others_with_it(smoke, tmp_path, ca
     assert "This cell failed: RuntimeError" in html and "the disk is gone" in html
     words = " ".join(html.split())
     assert "Diverged, with a loss that is no number, and therefore without scores here: NN (1 of 1 runs)." in words
-    assert "Of the 6 variants (PyTorch" in words and "no number without a norm, which diverged" in words
+    assert "Of the 5 variants " in words and "no number without a norm, which diverged" in words
     cells = r"\s*".join(f"<td>{cell}</td>" for cell in ("BN − NN: [^<]*", "Ioffe [^<]*", "diverged", "–", "confirmed"))
     assert re.search(cells, html)  # that NN diverged speaks for the norm
     assert not re.search(r"\bnan\b", re.sub(r"<details class=.code.>.*?</details>|data:[^\"]*", "", html, flags=re.S))
@@ -286,12 +287,32 @@ def test_figures_and_tables_are_numbered_alike_in_both(smoke):
         assert {int(n) for n in re.findall(rf"{kind} (\d+)\. ", text)} == set(numbers)
 
 
+def test_what_every_notebook_says_of_its_setting_stands_once(smoke):
+    study, target, _ = smoke
+    html = (target / "report.html").read_text()
+    assert html.count("<p>This is profile") == 2  # the first section's, and the words of the one on transfer
+    for name in ("02_norm_sanity", "05_feature_quantiles"):
+        assert any(
+            "This is profile `smoke`" in o.get("data", {}).get("text/markdown", "") for o in all_outputs(executed(study, name))
+        )
+
+
+def test_a_heading_without_anything_below_it_is_left_out():
+    markdown, code = build.new_markdown_cell, build.new_code_cell
+    shown = code("x", outputs=[build.new_output("display_data", data={"text/markdown": "text"})])
+    cells = [markdown("# A"), markdown("## Setting"), code("x = 1"), markdown("## More"), shown, markdown("## End\n\nWords.")]
+    kept = [cell.source for cell in build.without_empty_sections(cells)]
+    assert kept == ["# A", "x = 1", "## More", "x", "## End\n\nWords."]
+    said = set()
+    assert [build.repeated(cell, said) for cell in (shown, shown, code("x"), code("x"))] == [False, True, False, False]
+
+
 def test_pdf_has_title_abstract_contents_references_and_no_code(smoke):
     reader = PdfReader(smoke[1] / "report.pdf")
     first, second = (reader.pages[i].extract_text() for i in range(2))
     text = "\n".join(page.extract_text() for page in reader.pages)
     abstract = (smoke[1] / "report.html").read_text().split('class="abstract"')[1].split("</section>")[0]
-    assert abstract.count("<li>") == len(NOTEBOOKS)  # a finding of each
+    assert abstract.count("<li>") == 6  # a finding of each section but those of part II
     assert build.TITLE in first and "Abstract" in first and reader.metadata.title == build.TITLE
     assert "Contents" in second and "Six variants" in second
     assert "References" in text and "arXiv:1502.03167" in text

@@ -13,13 +13,13 @@ import pytest
 from test_data import write_folder
 
 from lib import runs, study, tables
-from lib.study import NOTEBOOKS, Study
+from lib.study import ALL, NOTEBOOKS, Study
 
 PAPER = Study("paper", "cifar10")
 
 
 def test_paper_profile_is_the_assignment():
-    for variant in NOTEBOOKS["03_six_variants"]:
+    for variant in ALL:
         (run,) = PAPER.runs(variant)
         assert (run.n, run.classes, run.batch_size, run.epochs, run.lr, run.train_size) == (2, 10, 128, 100, 0.1, None)
         assert run.norm == variant and run.augment == "crop+flip" and run.patience is None
@@ -28,7 +28,7 @@ def test_paper_profile_is_the_assignment():
 def test_one_recipe_for_all_but_where_the_study_says_why():
     varying = set()
     base = PAPER.runs("torch_bn")[0]
-    for variant in NOTEBOOKS["03_six_variants"]:
+    for variant in ALL:
         run = PAPER.runs(variant)[0]
         varying |= {(variant, f) for f in run.__dataclass_fields__ if getattr(run, f) != getattr(base, f) and f != "norm"}
     assert varying == {("nn", "clip_norm")}
@@ -50,7 +50,7 @@ def test_probes_differ_from_the_study_in_what_they_probe():
 def test_notebooks_share_runs():
     plans = {name: PAPER.plan(names) for name, names in NOTEBOOKS.items()}
     ids = {name: {run.id for planned in plan.values() for run in planned} for name, plan in plans.items()}
-    assert ids["01_resnet_bn"] < ids["02_norm_sanity"] < ids["03_six_variants"] == ids["05_feature_quantiles"]
+    assert ids["01_resnet_bn"] < ids["02_norm_sanity"] < ids["05_feature_quantiles"] < ids["03_six_variants"]
     assert len(set.union(*ids.values())) == 9 + 39 + 23 + 1 + 10 + 3
 
 
@@ -177,8 +177,13 @@ class FakeResult:
         self.right = np.arange(total) < right
         self.run = SimpleNamespace(seed=seed)
 
+    diverged = False
+
     def correct(self, split="test"):
         return self.right
+
+    def score(self):
+        return self.right.mean()
 
 
 def test_a_difference_within_the_interval_is_called_no_clear_difference():
@@ -200,8 +205,43 @@ def test_a_clear_difference_has_direction_size_and_interval():
     )
     two = {"bn": [FakeResult(900), FakeResult(905, seed=1)], "gn": [FakeResult(850), FakeResult(845, seed=1)]}
     assert tables.compared(two, "gn", "bn").startswith("GN is 5.50 points below BN (95 %")
-    assert "cover the seed and the choice of the 1,000 test images" in tables.basis(two)
+    assert (tables.basis(found), tables.basis(two)) == ("1 seed", "2 seeds")
     assert tables.differences(found, "bn")["verdict"].tolist() == ["lower in these runs"]
+
+
+def test_two_trainings_of_one_layer_are_the_measure_of_a_single_seed():
+    found = {"torch_bn": [FakeResult(904)], "bn": [FakeResult(900)], "gn": [FakeResult(880)], "ln": [FakeResult(850)]}
+    noise, said = tables.noise(found, [FakeResult(925, seed=1)])
+    assert noise == pytest.approx(2.5)
+    assert "from the same start, by 0.40 points and ours from two starts by 2.50 points" in said
+    assert tables.noise(found, [])[0] == pytest.approx(0.4)
+    verdicts = tables.differences(found, "bn", noise)["verdict"].tolist()
+    assert verdicts == ["not beyond two trainings of BN"] * 2 + ["lower in these runs"]
+    assert tables.differences(found, "bn")["verdict"].tolist()[1] == "lower in these runs"
+    two = {v: [results[0], FakeResult(890, seed=1)] for v, results in found.items()}
+    assert tables.noise(two, []) == (0.0, "")  # the intervals then cover the seed
+
+
+def test_differences_are_corrected_for_their_number():
+    found = {"bn": [FakeResult(900)], "gn": [FakeResult(893)]}
+    assert tables.differences(found, "bn")["verdict"].tolist() == ["lower in these runs"]
+    many = found | {name: [FakeResult(900)] for name in ("torch_bn", "in", "bin", "ln", "nn")}
+    assert tables.differences(many, "bn").set_index("variant").loc["GN", "verdict"] == "no clear difference"
+
+
+def test_error_curves_in_numbers():
+    def run(train, val):
+        result = FakeResult(1)
+        result.history = pd.DataFrame({"epoch": range(1, 5), "train_accuracy": train, "val_accuracy": val})
+        return result
+
+    found = {"bn": [run([0.5, 0.6, 0.7, 0.9], [0.5, 0.8, 0.6, 0.8])], "gn": [run([0.4, 0.5, 0.6, 0.7], [0.5, 0.6, 0.7, 0.75])]}
+    frame = tables.curves(found)
+    assert frame.round(6).values.tolist() == [["BN", 10.0, 20.0, 10.0, 30.0], ["GN", 30.0, 25.0, -5.0, 10.0]]
+    said = tables.curves_sentence(frame)
+    assert "lowest with BN (10.0) and highest with GN (30.0)" in said and "smallest with GN (−5.0)" in said
+    assert "least with GN (10.0) and most with BN (30.0)" in said
+    assert tables.curves_sentence(frame[:1]) == ""
 
 
 def test_epochs_to_reach_counts_the_first_epoch_at_or_above():
@@ -225,8 +265,29 @@ def test_features_that_cannot_be_judged_are_not():
     dead = pd.DataFrame({"q01": [0.0] * 8, "q99": [0.0] * 8})
     assert tables.spread_growth(dead) == (0.0, 1.0)
     assert np.isnan(tables.spread_growth(dead[:3])[1])
-    assert [tables.reading(g, 1.5) for g in (1.5, 1.6, float("inf"), float("nan"))] == [
-        "bounded", "growing", "growing", "not to be said"]  # fmt: skip
+    assert [tables.reading(g) for g in (1.25, 1.5, 1.75, float("inf"), float("nan"))] == [
+        "bounded", "in between", "growing", "growing", "not to be said"]  # fmt: skip
+
+
+def test_a_claim_is_held_against_the_side_of_zero_that_it_names():
+    assert tables.verdict(2.0, 1.0, 3.0, sign=1) == "confirmed"
+    assert tables.verdict(2.0, 1.0, 3.0, sign=-1) == "contradicted"
+    assert tables.verdict(-2.0, -3.0, -1.0, sign=-1) == "confirmed"
+    assert tables.verdict(1.0, -1.0, 3.0, sign=1) == "open"
+    assert tables.verdict(-0.5, -0.9, -0.1, sign=1, margin=1.0) == "confirmed"  # a loss, of less than a point
+    assert tables.verdict(-2.0, -3.0, -1.1, sign=1, margin=1.0) == "contradicted"
+
+
+def test_a_gap_that_two_trainings_of_the_same_have_as_well_leaves_a_claim_open():
+    assert tables.verdict(2.0, 1.0, 3.0, sign=1, noise=2.0) == "open"
+    assert tables.verdict(2.0, 1.0, 3.0, sign=1, noise=1.9) == "confirmed"
+
+
+def test_bn_does_not_suffer_from_a_small_batch_by_gaining_less():
+    """An earlier state of the report said both that BN gained by the small batch and that it suffers more, confirmed."""
+    assert tables.verdict(-3.0, -4.0, -2.0, sign=-1, own=(0.5, 1.5)) == "contradicted"
+    assert tables.verdict(-3.0, -4.0, -2.0, sign=-1, own=(-0.5, 0.5)) == "open"
+    assert tables.verdict(-3.0, -4.0, -2.0, sign=-1, own=(-1.5, -0.5)) == "confirmed"
 
 
 class Lost(FakeResult):
