@@ -93,15 +93,17 @@ def unpaired(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float]:
 
 
 def interaction(
-    a: list[np.ndarray], b: list[np.ndarray], c: list[np.ndarray], d: list[np.ndarray]
+    a: list[np.ndarray], b: list[np.ndarray], c: list[np.ndarray], d: list[np.ndarray], comparisons: int = 1
 ) -> tuple[float, float, float]:
-    """(accuracy of a - of b) - (of c - of d) and its 95 % interval, from right/wrong per image, one array for each seed.
+    """(accuracy of a - of b) - (of c - of d) and its 95 % interval, from right/wrong per image, one array for each seed;
+    `comparisons` as of `difference`.
 
     From the four results on each image (normal approximation; the mean over the seeds on each). With more seeds than one,
     Student's t over the seeds beside it, each of which gives one value; the half widths are added in squares.
     """
     values = np.array([(w.astype(float) - x) - (y.astype(float) - z) for w, x, y, z in zip(a, b, c, d, strict=True)])
-    mean, half = values.mean(), images_half(values.mean(axis=0))
+    confidence = 1 - 0.05 / comparisons
+    mean, half = values.mean(), images_half(values.mean(axis=0), confidence)
     if len(values) > 1:
-        half = np.hypot(half, stats.t.ppf(0.975, len(values) - 1) * stats.sem(values.mean(axis=1)))
+        half = np.hypot(half, stats.t.ppf((1 + confidence) / 2, len(values) - 1) * stats.sem(values.mean(axis=1)))
     return float(mean), float(mean - half), float(mean + half)

@@ -16,7 +16,7 @@ Found = dict[str, list[Result]]
 #: What the reader of `recipe`'s table must know.
 RECIPE_NOTE = (
     "PyTorch BN, weight decay 5e-4 and a cosine after 2 epochs of warm-up unless said; one seed, scored at the best validation "
-    "epoch; intervals cover the choice of the validation images (paired)."
+    "epoch; intervals cover the choice of the validation images (paired) and are not corrected for their number."
 )
 
 
@@ -134,34 +134,42 @@ def per_class_scores(found: Found, classes, score: str, split: str = "test") -> 
 
 def curves(found: Found) -> pd.DataFrame:
     """The error curves in numbers (%; means over the seeds): training and validation error after the last epoch, the second
-    minus the first, and by how much validation error changes from one epoch to the next, on average over the first half."""
-    rows = []
+    minus the first, and by how much validation error changes from one epoch to the next, on average over the first half of the
+    epochs (of the longest run)."""
+    rows, half = [], max(2, -(-max(len(r.history) for results in found.values() for r in results) // 2))
     for variant, results in found.items():
         last = [result.history.iloc[-1] for result in results]
         training, validation = (100 * (1 - np.mean([row[f"{s}_accuracy"] for row in last])) for s in ("train", "val"))
-        halves = [r.history["val_accuracy"].to_numpy()[: max(2, -(-len(r.history) // 2))] for r in results]
-        change = 100 * np.mean([np.abs(np.diff(half)).mean() if len(half) > 1 else np.nan for half in halves])
+        halves = [result.history["val_accuracy"].to_numpy()[:half] for result in results]
+        change = 100 * np.mean([np.abs(np.diff(values)).mean() if len(values) > 1 else np.nan for values in halves])
         row = {"variant": labels(found)[variant], "training error": training, "validation error": validation}
         rows.append(row | {"validation minus training": validation - training, "change per epoch": change})
     return pd.DataFrame(rows)
 
 
-def curves_sentence(frame: pd.DataFrame, what: str = "variant") -> str:
-    """What `curves` says of several curves: who ends where, and whose validation error is unsteady."""
-    frame = frame.dropna().set_index(frame.columns[0])
+def curves_sentence(frame: pd.DataFrame) -> str:
+    """What `curves` says of several curves: who ends where, and whose validation error is unsteady. "" for fewer than two."""
+    frame = frame.dropna().set_index("variant").round(1) + 0.0  # no minus before a zero
     if len(frame) < 2:
         return ""
 
     def ends(column, least, most):
-        low, high = frame[column].idxmin(), frame[column].idxmax()
-        values = (f"{number:.1f}".replace("-", "−") for number in frame.loc[[low, high], column])
-        return f"{least} with {low} ({next(values)}) and {most} with {high} ({next(values)})"
+        values = frame[column]
+        if values.nunique() == 1:
+            return f"the same with all ({said(values.iloc[0])})"
+        return f"{least} with {having(values, values.min())} and {most} with {having(values, values.max())}"
+
+    def said(number):
+        return f"{number:.1f}".replace("-", "−")
+
+    def having(values, end):
+        return f"{' and '.join(values.index[values == end])} ({said(end)})"
 
     return (
         f"After the last epoch the training error (%) is {ends('training error', 'lowest', 'highest')}, the validation error "
-        f"{ends('validation error', 'lowest', 'highest')}, and the distance between the two, in points, "
-        f"{ends('validation minus training', 'smallest', 'largest')}. From one epoch to the next in the first half of the "
-        f"training, validation error changes {ends('change per epoch', 'least', 'most')}, in points on average."
+        f"{ends('validation error', 'lowest', 'highest')}, and validation minus training error (points) "
+        f"{ends('validation minus training', 'lowest', 'highest')}. From one epoch to the next in the first half of the "
+        f"training, validation error changes (points, on average) {ends('change per epoch', 'least', 'most')}."
     )
 
 
@@ -177,6 +185,9 @@ def epochs_to_reach(found: Found, targets) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+WITHIN_NOISE = "within what two trainings of BN differ by"
+
+
 def differences(found: Found, reference: str, noise: float = 0.0) -> pd.DataFrame:
     """Test accuracy of every variant minus the reference's, in points, with its 95 % interval, corrected for the number of
     variants, and a verdict. `noise`: points that two trainings of the same differ by; no smaller gap is called clear."""
@@ -185,8 +196,10 @@ def differences(found: Found, reference: str, noise: float = 0.0) -> pd.DataFram
         if variant != reference:
             gap, low, high = (100 * value for value in gap_of(found, variant, reference, len(found) - 1))
             verdict = "higher" if low > 0 else "lower" if high < 0 else "no clear difference"
-            if noise and abs(gap) <= noise:
-                verdict = "not beyond two trainings of BN"
+            if noise and {variant, reference} == {"torch_bn", "bn"}:
+                verdict = "the same layer"
+            elif noise and abs(gap) <= noise:
+                verdict = WITHIN_NOISE
             elif "clear" not in verdict:
                 verdict += in_these_runs({v: found[v] for v in (variant, reference)})
             rows.append(
@@ -200,18 +213,48 @@ def differences(found: Found, reference: str, noise: float = 0.0) -> pd.DataFram
     return pd.DataFrame(rows)
 
 
+def judge(found: Found, names, sign: int, margin=0.0, noise=0.0, only_if=(), comparisons: int = 1) -> dict:
+    """What runs say of a claim that predicts the `sign` of a difference of test accuracies: of two names, a - b, or of four,
+    (a - b) - (c - d). Its points, low, high (the interval as of metrics.difference) and verdict.
+
+    `margin`, `noise`: as of `verdict`. `only_if`: two names whose difference must have that sign too. Where a run diverged the
+    points are NaN, and it counts as the worst that its accuracy could be.
+    """
+    signs = (1, -1, -1, 1)[: len(names)]
+    diverged = {name for name in (*names, *only_if) if any(r.diverged for r in found[name])}
+    pushed = {-weight for name, weight in zip(names, signs, strict=True) if name in diverged}
+    if pushed:
+        said = "open" if len(pushed) > 1 else "confirmed" if pushed == {sign} else "contradicted"
+        if said == "confirmed" and only_if and only_if[0] not in diverged:
+            said = "open"
+        return dict.fromkeys(("points", "low", "high"), np.nan) | {"verdict": said}
+    points, low, high = (100 * v for v in contrast(found, names, comparisons))
+    own = tuple(100 * v for v in contrast(found, only_if, comparisons)) if only_if else None
+    noise *= np.sqrt(len(names) / 2)  # four trainings differ by more than two
+    return {"points": points, "low": low, "high": high, "verdict": verdict(points, low, high, sign, margin, noise, own)}
+
+
+def contrast(found: Found, names, comparisons: int = 1) -> tuple[float, float, float]:
+    """Test accuracy a - b of two names, or (a - b) - (c - d) of four, with its 95 % interval, as fractions."""
+    groups = ([result.correct() for result in found[name]] for name in names)
+    return (metrics.difference if len(names) == 2 else metrics.interaction)(*groups, comparisons)
+
+
 def verdict(gap, low, high, sign: int, margin: float = 0.0, noise: float = 0.0, own=None) -> str:
     """What a difference (points) with its interval says of a claim that predicts its `sign`: confirmed, contradicted or open.
 
-    `margin`: points that a claim of no loss allows. `noise`: as of `differences`. `own`: the interval of a second difference
-    without which the first does not bear the claim out, whose sign it predicts too."""
+    `margin`: points that a claim of no loss allows. `noise`: as of `differences`; what lies no further from the limit is open.
+    `own`: a second difference with its interval, whose sign the claim predicts too and without which the first does not count.
+    """
+    if noise and abs(sign * gap + margin) <= noise:
+        return "open"
     side = (low, high) if sign > 0 else (-high, -low)
     held, against = side[0] > -margin, side[1] < -margin
     if own is not None:
-        own_side = own if sign > 0 else (-own[1], -own[0])
-        held, against = held and own_side[0] > 0, against or own_side[1] < 0
-    if noise and not margin and abs(gap) <= noise:
-        return "open"
+        own_gap, *ends = own
+        own_side = ends if sign > 0 else (-ends[1], -ends[0])
+        clear = not noise or abs(own_gap) > noise
+        held, against = held and clear and own_side[0] > 0, against or (clear and own_side[1] < 0)
     return "confirmed" if held else "contradicted" if against else "open"
 
 
@@ -220,10 +263,11 @@ def pairs(found: Found) -> int:
     return len(found) * (len(found) - 1) // 2
 
 
-def not_clearly_below(found: Found, best: str) -> list[str]:
+def not_clearly_below(found: Found, best: str, noise: float = 0.0) -> list[str]:
     """The other variants whose test accuracy is not clearly below that of `best`, which was picked by its test accuracy: by
-    intervals corrected for all `pairs`."""
-    return [labels(found)[v] for v in found if v != best and gap_of(found, v, best, pairs(found))[2] >= 0]
+    intervals corrected for all `pairs`, or by no more than the `noise` (as of `differences`)."""
+    gaps = {v: gap_of(found, v, best, pairs(found)) for v in found if v != best}
+    return [labels(found)[v] for v, (gap, _, high) in gaps.items() if high >= 0 or 100 * abs(gap) <= noise]
 
 
 def gap_of(found: Found, a: str, b: str, comparisons: int = 1) -> tuple[float, float, float]:
@@ -296,7 +340,8 @@ def noise(found: Found, again: list[Result]) -> tuple[float, str]:
     words = " and ".join(f"{name} by {gap:.2f} points" for name, gap in gaps.items())
     return max(gaps.values()), (
         f"Two trainings of one and the same layer differ as well: {words} of test accuracy. A difference that is not larger is "
-        "not put down to a norm here, whatever its interval."
+        "not put down to a norm in this section, whatever its interval. That is a weak measure: of variants that differ in "
+        f"nothing, one in {len(gaps) + 1} would lie beyond it."
     )
 
 
@@ -305,13 +350,14 @@ def in_these_runs(found: Found) -> str:
     return " in these runs" if seeds_used(found) == 1 else ""
 
 
-def compared(found: Found, a: str, b: str, comparisons: int = 1) -> str:
+def compared(found: Found, a: str, b: str, comparisons: int = 1, noise: float = 0.0) -> str:
     """A sentence: which of two variants is better on the test split, by how much, and whether that is clear. `comparisons`: as
-    of metrics.difference, if the two were picked out of so many pairs."""
+    of metrics.difference, if the two were picked out of so many pairs; `noise`: as of `differences`."""
     gap, low, high = (100 * value for value in gap_of(found, a, b, comparisons))
     names = label(a), label(b)
     words = f"95 % interval {signed(low)} to {signed(high)}" + f", corrected for {comparisons} pairs" * (comparisons > 1)
-    if low <= 0 <= high:
+    if low <= 0 <= high or abs(gap) <= noise:
+        words += f"; {WITHIN_NOISE}" * (not low <= 0 <= high)
         return f"there is no clear difference between {names[0]} and {names[1]} ({signed(gap)} points, {words})"
     direction = "above" if gap > 0 else "below"
     return f"{names[0]} is {abs(gap):.2f} points {direction} {names[1]}{in_these_runs({v: found[v] for v in (a, b)})} ({words})"
@@ -371,31 +417,38 @@ def sweep(found: Found, batch_size: int) -> pd.DataFrame:
     return pd.DataFrame(rows).sort_values("rule", kind="stable", ignore_index=True)
 
 
-def sweep_change(found: Found, rows: pd.DataFrame, norm: str, rule: str, size: int) -> tuple[int, float, float, float] | None:
-    """What a norm's test accuracy at a batch size differs (fraction, with its 95 % interval) from that at the size which is
-    best on validation data, and that size. None if a run at that batch size diverged; others that did are no candidates."""
+def sweep_change(
+    found: Found, rows: pd.DataFrame, norm: str, rule: str, size: int, comparisons: int = 1
+) -> tuple[int, float, float, float] | None:
+    """What a norm's test accuracy at a batch size differs (fraction, with its 95 % interval, `comparisons` as of
+    metrics.difference) from that at the size which is best on validation data, and that size. None if a run at that batch size
+    diverged; others that did are no candidates."""
     rows = rows[(rows["norm"] == norm) & (rows["rule"] == rule) & (rows["diverged"] == 0)].set_index("batch_size")
     if size not in rows.index:
         return None
     best = rows["val_accuracy"].idxmax()
-    return int(best), *sweep_gap(found, rows.loc[size, "name"], rows.loc[best, "name"])
+    return int(best), *sweep_gap(found, rows.loc[size, "name"], rows.loc[best, "name"], comparisons)
 
 
-def sweep_gap(found: Found, a: str, b: str) -> tuple[float, float, float] | None:
+def sweep_gap(found: Found, a: str, b: str, comparisons: int = 1) -> tuple[float, float, float] | None:
     """Test accuracy of the runs named a minus those named b (fractions, with the 95 % interval); None if some run of either
     diverged: the seeds that are left are the lucky ones."""
     if any(result.diverged for name in (a, b) for result in found[name]):
         return None
-    return gap_of(found, a, b) if a != b else (0.0, 0.0, 0.0)
+    return gap_of(found, a, b, comparisons) if a != b else (0.0, 0.0, 0.0)
 
 
 def sweep_lead(found: Found, rows: pd.DataFrame, a: str, b: str, rule: str) -> dict[str, list[int]]:
-    """At which batch sizes norm a is clearly ahead of norm b, b of a, neither, or they cannot be compared since runs diverged:
-    keys a, b, "neither", "a diverged", "b diverged", "both diverged" (with the norms' names)."""
+    """At which batch sizes norm a is clearly ahead of norm b (by intervals corrected for the number of sizes), b of a, neither,
+    or they cannot be compared since runs diverged: keys a, b, "neither", "a diverged", "b diverged", "both diverged" (with the
+    norms' names)."""
     part = rows[rows["rule"] == rule].pivot(index="batch_size", columns="norm", values="name")
     lead = {key: [] for key in (a, b, "neither", f"{a} diverged", f"{b} diverged", "both diverged")}
     for size, names in part.iterrows():
-        gap, lost = sweep_gap(found, names[a], names[b]), [v for v in (a, b) if any(r.diverged for r in found[names[v]])]
+        gap, lost = (
+            sweep_gap(found, names[a], names[b], len(part)),
+            [v for v in (a, b) if any(r.diverged for r in found[names[v]])],
+        )
         who = a if gap and gap[1] > 0 else b if gap and gap[2] < 0 else "neither"
         if lost:
             who = f"{lost[0] if len(lost) == 1 else 'both'} diverged"

@@ -149,9 +149,10 @@ def combine(folder: Path, study: Study) -> tuple[nbformat.NotebookNode, dict]:
             cells.append(new_markdown_cell(f"# {name}\n\n**This notebook was not executed.**"))
             continue
         notebook = nbformat.read(target, as_version=4)
-        cells += without_empty_sections(
-            [cell for cell in notebook.cells if not generated_by_papermill(cell) and not repeated(cell, said)]
-        )
+        shown = [cell for cell in notebook.cells if not generated_by_papermill(cell)]
+        for cell in shown:
+            say_once(cell, said)
+        cells += without_empty_sections(shown)
         found = [
             o.metadata["headline"] for c in notebook.cells for o in c.get("outputs", []) if "headline" in o.get("metadata", {})
         ]
@@ -171,13 +172,14 @@ def generated_by_papermill(cell) -> bool:
     return "papermill-error-cell-tag" in cell.metadata.get("tags", [])
 
 
-def repeated(cell, said: set) -> bool:
-    """Whether all that a code cell shows is text that an earlier section of the report has shown, as the setting, which every
-    notebook names for those who read it alone. What it shows is added to `said`."""
-    shown = tuple(output.get("data", {}).get("text/markdown", "") for output in cell.get("outputs", []))
-    known = shown in said and all(shown)
-    said.add(shown)
-    return bool(shown) and known
+def say_once(cell, said: set[str]) -> None:
+    """Take the setting out of a cell's outputs where an earlier section has shown it, word for word: every notebook names it,
+    for those who read it alone."""
+    if "setting" in cell.metadata.get("tags", []):
+        words = "".join(output.get("data", {}).get("text/markdown", "") for output in cell.outputs)
+        if words in said:
+            cell.outputs = []
+        said.add(words)
 
 
 def without_empty_sections(cells: list) -> list:

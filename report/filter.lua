@@ -32,7 +32,7 @@ end
 
 -- A table with long texts takes the width of the page, and its texts as many lines as they need.
 local LONG = 70
-function share_width(tbl)
+local function share_width(tbl)
   local longest, sum = {}, 0
   for index = 1, #tbl.colspecs do
     longest[index] = 8

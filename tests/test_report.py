@@ -303,8 +303,17 @@ def test_a_heading_without_anything_below_it_is_left_out():
     cells = [markdown("# A"), markdown("## Setting"), code("x = 1"), markdown("## More"), shown, markdown("## End\n\nWords.")]
     kept = [cell.source for cell in build.without_empty_sections(cells)]
     assert kept == ["# A", "x = 1", "## More", "x", "## End\n\nWords."]
-    said = set()
-    assert [build.repeated(cell, said) for cell in (shown, shown, code("x"), code("x"))] == [False, True, False, False]
+
+
+def test_only_a_cell_of_the_setting_is_said_once():
+    def cell(tags):
+        shown = build.new_output("display_data", data={"text/markdown": "This is the setting."})
+        return build.new_code_cell("x", outputs=[shown], metadata={"tags": tags})
+
+    cells, said = [cell(["setting"]), cell(["setting"]), cell([])], set()
+    for each in cells:
+        build.say_once(each, said)
+    assert [len(each.outputs) for each in cells] == [1, 0, 1] and cells[1].source == "x"
 
 
 def test_pdf_has_title_abstract_contents_references_and_no_code(smoke):

@@ -216,7 +216,10 @@ def test_two_trainings_of_one_layer_are_the_measure_of_a_single_seed():
     assert "from the same start, by 0.40 points and ours from two starts by 2.50 points" in said
     assert tables.noise(found, [])[0] == pytest.approx(0.4)
     verdicts = tables.differences(found, "bn", noise)["verdict"].tolist()
-    assert verdicts == ["not beyond two trainings of BN"] * 2 + ["lower in these runs"]
+    assert verdicts == ["the same layer", tables.WITHIN_NOISE, "lower in these runs"]
+    six = {v: found[v] for v in ("bn", "gn", "ln")}
+    assert tables.not_clearly_below(six, "bn") == [] and tables.not_clearly_below(six, "bn", noise) == ["GN"]
+    assert tables.compared(six, "bn", "gn", noise=noise).startswith("there is no clear difference between BN and GN (+2.00")
     assert tables.differences(found, "bn")["verdict"].tolist()[1] == "lower in these runs"
     two = {v: [results[0], FakeResult(890, seed=1)] for v, results in found.items()}
     assert tables.noise(two, []) == (0.0, "")  # the intervals then cover the seed
@@ -239,9 +242,15 @@ def test_error_curves_in_numbers():
     frame = tables.curves(found)
     assert frame.round(6).values.tolist() == [["BN", 10.0, 20.0, 10.0, 30.0], ["GN", 30.0, 25.0, -5.0, 10.0]]
     said = tables.curves_sentence(frame)
-    assert "lowest with BN (10.0) and highest with GN (30.0)" in said and "smallest with GN (−5.0)" in said
+    assert (
+        "lowest with BN (10.0) and highest with GN (30.0)" in said
+        and "lowest with GN (−5.0) and highest with BN (10.0)" in said
+    )
     assert "least with GN (10.0) and most with BN (30.0)" in said
     assert tables.curves_sentence(frame[:1]) == ""
+    alike = pd.concat([frame, frame[:1].assign(variant="BIN"), frame[:1].assign(variant="LN")])
+    assert "lowest with BN and BIN and LN (10.0)" in tables.curves_sentence(alike)
+    assert "the same with all (10.0)" in tables.curves_sentence(alike[alike["variant"] != "GN"])
 
 
 def test_epochs_to_reach_counts_the_first_epoch_at_or_above():
@@ -285,9 +294,34 @@ def test_a_gap_that_two_trainings_of_the_same_have_as_well_leaves_a_claim_open()
 
 def test_bn_does_not_suffer_from_a_small_batch_by_gaining_less():
     """An earlier state of the report said both that BN gained by the small batch and that it suffers more, confirmed."""
-    assert tables.verdict(-3.0, -4.0, -2.0, sign=-1, own=(0.5, 1.5)) == "contradicted"
-    assert tables.verdict(-3.0, -4.0, -2.0, sign=-1, own=(-0.5, 0.5)) == "open"
-    assert tables.verdict(-3.0, -4.0, -2.0, sign=-1, own=(-1.5, -0.5)) == "confirmed"
+    assert tables.verdict(-3.0, -4.0, -2.0, sign=-1, own=(1.0, 0.5, 1.5)) == "contradicted"
+    assert tables.verdict(-3.0, -4.0, -2.0, sign=-1, own=(0.0, -0.5, 0.5)) == "open"
+    assert tables.verdict(-3.0, -4.0, -2.0, sign=-1, own=(-1.0, -1.5, -0.5)) == "confirmed"
+    assert tables.verdict(-3.0, -4.0, -2.0, sign=-1, noise=1.2, own=(-1.0, -1.5, -0.5)) == "open"  # a loss within the noise
+
+
+def test_a_run_that_diverged_is_the_worst_there_is_on_whichever_side_it_stands():
+    def judge(names, sign, lost, **options):
+        found = {name: [Lost(0)] if name in lost else [FakeResult(900)] for name in "abcd"}
+        return tables.judge(found, names, sign, **options)["verdict"]
+
+    assert judge("ab", 1, "b") == judge("ab", -1, "a") == "confirmed"
+    assert judge("ab", 1, "a") == judge("ab", -1, "b") == "contradicted"
+    assert judge("ab", 1, "ab") == "open"
+    assert judge("abcd", 1, "b") == judge("abcd", 1, "c") == "confirmed"  # (a - b) - (c - d)
+    assert judge("abcd", 1, "a") == judge("abcd", 1, "d") == "contradicted"
+    assert judge("abcd", 1, "bd") == judge("abcd", 1, "ac") == "open"
+    assert judge("abcd", -1, "d", only_if="ab") == "open"  # that d diverged is no loss of a's
+    assert judge("abcd", -1, "a", only_if="ab") == "confirmed"
+
+
+def test_four_trainings_are_held_against_more_noise_than_two():
+    found = {name: [FakeResult(right)] for name, right in zip("abcd", (900, 800, 850, 850), strict=True)}
+    assert tables.judge(found, "ab", 1, noise=9.9)["verdict"] == "confirmed"
+    assert tables.judge(found, "abcd", 1, noise=9.9)["verdict"] == "open"
+    assert tables.judge(found, "abcd", 1, noise=6.9)["verdict"] == "confirmed"
+    wide, narrow = (tables.judge(found, "abcd", 1, comparisons=n) for n in (10, 1))
+    assert wide["low"] < narrow["low"] < narrow["points"] == pytest.approx(10.0)
 
 
 class Lost(FakeResult):
