@@ -272,7 +272,7 @@ def not_clearly_below(found: Found, best: str, noise: float = 0.0) -> list[str]:
 
 def gap_of(found: Found, a: str, b: str, comparisons: int = 1) -> tuple[float, float, float]:
     """Test accuracy of variant a minus b's with its 95 % interval, as fractions; `comparisons` as of metrics.difference."""
-    return metrics.difference(*([result.correct() for result in found[v]] for v in (a, b)), comparisons)
+    return contrast(found, (a, b), comparisons)
 
 
 def recipe(study: Study, known=None) -> tuple[pd.DataFrame, list[str]]:
@@ -311,13 +311,13 @@ def images(study: Study, data: Data) -> str:
     return (
         f"There are {len(data.train):,} training, {len(data.val):,} validation and {len(data.test):,} test images of "
         f"{height}×{width} in {len(data.classes)} classes; training pixels have mean ({mean}) and standard deviation ({std}). "
-        f"{intervals(study, data)}"
+        f"{intervals(study)}"
     )
 
 
-def intervals(study: Study, data: Data) -> str:
+def intervals(study: Study) -> str:
     """What all intervals cover, in a sentence."""
-    images = f"the choice of the {len(data.test):,} test images"
+    images = "the choice of the test images"
     if len(study.seeds) == 1:
         return f"Intervals are of 95 %; with one seed they cover {images}, not the seed or a machine's rounding."
     return f"Intervals are of 95 % and cover the seed and {images}."
@@ -333,10 +333,10 @@ def noise(found: Found, again: list[Result]) -> tuple[float, str]:
     and ours from another seed (`again`), and a sentence on it. 0 and "" with more seeds: then the intervals cover that."""
     if seeds_used(found) > 1:
         return 0.0, ""
-    pairs = {"PyTorch's BN and ours, from the same start,": (found["torch_bn"], found["bn"])}
+    same = {"PyTorch's BN and ours, from the same start,": found["torch_bn"]}
     if again and not again[0].diverged:
-        pairs["ours from two starts"] = (again, found["bn"])
-    gaps = {name: 100 * abs(a[0].score() - b[0].score()) for name, (a, b) in pairs.items()}
+        same["ours from two starts"] = again
+    gaps = {name: 100 * abs(results[0].score() - found["bn"][0].score()) for name, results in same.items()}
     words = " and ".join(f"{name} by {gap:.2f} points" for name, gap in gaps.items())
     return max(gaps.values()), (
         f"Two trainings of one and the same layer differ as well: {words} of test accuracy. A difference that is not larger is "
@@ -445,10 +445,8 @@ def sweep_lead(found: Found, rows: pd.DataFrame, a: str, b: str, rule: str) -> d
     part = rows[rows["rule"] == rule].pivot(index="batch_size", columns="norm", values="name")
     lead = {key: [] for key in (a, b, "neither", f"{a} diverged", f"{b} diverged", "both diverged")}
     for size, names in part.iterrows():
-        gap, lost = (
-            sweep_gap(found, names[a], names[b], len(part)),
-            [v for v in (a, b) if any(r.diverged for r in found[names[v]])],
-        )
+        gap = sweep_gap(found, names[a], names[b], len(part))
+        lost = [v for v in (a, b) if any(r.diverged for r in found[names[v]])]
         who = a if gap and gap[1] > 0 else b if gap and gap[2] < 0 else "neither"
         if lost:
             who = f"{lost[0] if len(lost) == 1 else 'both'} diverged"

@@ -21,7 +21,7 @@ import nbformat
 import pandas as pd
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from lib import runs
+from lib import runs, tables
 from lib.jobs import end_with_parent
 from lib.plots import table_html
 from lib.study import EVERYTHING, LABELS, NOTEBOOKS, Study
@@ -199,11 +199,9 @@ def abstract(study: Study, headlines: list[tuple[str, str]]) -> str:
         "A small residual network is trained with batch (BN), instance (IN), batch-instance (BIN), layer (LN) and group "
         f"normalization (GN), each written from scratch, and with none (NN). Setting: {study.describe()}."
     )
-    images = "the choice of the test images"
-    seeds = f"the seed and {images}" if len(study.seeds) > 1 else f"{images}, not the seed or a machine's rounding"
     end = (
         "Part II asks what the training recipe does beside the norm, where the networks look, what the same choices do to a "
-        f"plain CNN, and what the features are worth for another task. The 95 % intervals cover {seeds}."
+        f"plain CNN, and what the features are worth for another task. {tables.intervals(study)}"
     )
     missing = len(NOTEBOOKS) - len(headlines)
     if missing:

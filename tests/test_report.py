@@ -19,7 +19,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from pypdf import PdfReader
 from test_data import write_folder
 
-from lib import runs
+from lib import plots, runs
 from lib.plots import table_html
 from lib.study import ALL, NOTEBOOKS
 from report import build
@@ -314,6 +314,15 @@ def test_only_a_cell_of_the_setting_is_said_once():
     for each in cells:
         build.say_once(each, said)
     assert [len(each.outputs) for each in cells] == [1, 0, 1] and cells[1].source == "x"
+
+
+def test_lines_that_are_no_variant_start_anew_in_every_figure():
+    first = [plots.style_of(name) for name in ("Adam", "SGD")]
+    assert first[0] != first[1] and first[0] == plots.OTHERS[0] and plots.style_of("Adam") == first[0]
+    plots.show(plots.plt.figure(figsize=(1, 1)), "A figure.")
+    assert plots.style_of("tanh") == plots.OTHERS[0]
+    plots.USED.clear()
+    assert plots.style_of("bn") == plots.STYLES["bn"] and not plots.USED
 
 
 def test_pdf_has_title_abstract_contents_references_and_no_code(smoke):
