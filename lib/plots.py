@@ -82,7 +82,7 @@ def table(frame: pd.DataFrame, caption: str, digits: int = 3) -> None:
 
 def table_html(frame: pd.DataFrame, digits: int = 3) -> str:
     def number(value) -> str:
-        return "–" if pd.isna(value) else f"{value:.{digits}f}"
+        return "–" if pd.isna(value) else f"{value:.{digits}f}".replace("-", "−")
 
     return frame.to_html(index=False, border=0, float_format=number, na_rep="–", classes="report", justify="left")
 

@@ -1,7 +1,8 @@
--- Captions become real figures; HTML tables become pandoc's own where the target is not HTML.
+-- Captions become real figures; HTML tables become pandoc's own, in HTML too if they are lib.plots.table's, whose columns are
+-- aligned here.
 
 local function native(block)
-  if block.format == "html" and not FORMAT:match("html") then
+  if block.format == "html" and (not FORMAT:match("html") or block.text:match('^%s*<table[^>]*class="dataframe report"')) then
     return pandoc.read(block.text, "html").blocks
   end
 end

@@ -171,7 +171,7 @@ def test_a_failing_notebook_does_not_take_the_others_with_it(smoke, tmp_path, ca
     words = " ".join(html.split())
     assert "Diverged, with a loss that is no number, and therefore without scores here: NN (1 of 1 runs)." in words
     assert "Of the 5 variants " in words and "no number without a norm, which diverged" in words
-    cells = r"\s*".join(f"<td>{cell}</td>" for cell in ("BN − NN: [^<]*", "Ioffe [^<]*", "diverged", "–", "confirmed"))
+    cells = r"\s*".join(f"<td[^>]*>{cell}</td>" for cell in ("BN − NN: [^<]*", "Ioffe [^<]*", "diverged", "–", "confirmed"))
     assert re.search(cells, html)  # that NN diverged speaks for the norm
     assert not re.search(r"\bnan\b", re.sub(r"<details class=.code.>.*?</details>|data:[^\"]*", "", html, flags=re.S))
     assert f"{1 + len(empty)} of {len(NOTEBOOKS)} sections have no result" in words
@@ -314,6 +314,13 @@ def test_only_a_cell_of_the_setting_is_said_once():
     for each in cells:
         build.say_once(each, said)
     assert [len(each.outputs) for each in cells] == [1, 0, 1] and cells[1].source == "x"
+
+
+def test_columns_of_words_are_left_aligned_in_html_too(smoke):
+    html = (smoke[1] / "report.html").read_text()
+    row = re.search(r"<tr[^>]*>\s*<td[^>]*>BN − NN: .*?</tr>", html, re.S)[0]
+    sides = re.findall(r"<td style=\"text-align: (\w+);?\">", row)
+    assert sides == ["left", "left", "right", "right", "left"]  # claim, source, points, interval, verdict
 
 
 def test_lines_that_are_no_variant_start_anew_in_every_figure():
