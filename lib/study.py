@@ -107,9 +107,9 @@ CNN_FACTORS = {
     "loss": {"cross-entropy": {}, "MSE": {"criterion": "mse"}, "L1": {"criterion": "l1"}},
 }
 
-#: 09: epochs of the backbone and of what starts from it, and the learning rate of that start.
+#: 09: epochs of the backbone and of what starts from it, and the learning rates of either start.
 TRANSFER = {"smoke": (1, 1), "quick": (10, 10), "paper": (30, 10)}
-FINE_TUNING_LR = 0.01
+TRANSFER_LRS = (Run.lr, 0.01)
 
 ALL = tuple(NORMS)
 #: notebook -> what it needs: a norm's key, key_8 for the small batch, or a group of runs, which Study has under that name.
@@ -259,16 +259,16 @@ class Study:
         return self.with_seeds(usual | CNN_BASE | {"epochs": CNN_EPOCHS[self.profile]} | changes)
 
     def transfer(self, backbone: str = "study") -> dict[str, list[Run]]:
-        """What 09 trains: "backbone" (if it is "study": BN on the second half of the classes), "scratch" and "fine-tuned" on
-        the task, which is the first half of the classes for a backbone of the study and all of them for `resnet50`. Nothing
-        if there are fewer than four classes."""
+        """What 09 trains: "backbone" (if it is "study": BN on the second half of the classes), and "scratch" and "fine-tuned",
+        each as in "scratch at 0.1" at two learning rates, on the task, which is the first half of the classes for a backbone of
+        the study and all of them for `resnet50`. Nothing if there are fewer than four classes."""
         first, later = TRANSFER[self.profile]
         common = self.common() | {"epochs": later, "warmup_epochs": min(1, later)}
         if self.dataset.startswith("folder:"):
             common.pop("train_size", None)  # how many images half of the classes have is not known before the split
         if backbone == "resnet50":
-            task = common | {"model": "resnet50", "norm": "torch_bn", "batch_size": 32, "lr": FINE_TUNING_LR}
-            return {"scratch": self.with_seeds(task), "fine-tuned": self.with_seeds(task | {"init": "imagenet"})}
+            task = common | {"model": "resnet50", "norm": "torch_bn", "batch_size": 32}
+            return self.both_starts(task, ["imagenet"] * len(self.seeds))
         classes = common.get("classes", Run.classes)
         half = classes // 2
         if half < 2:
@@ -285,9 +285,14 @@ class Study:
                 raise ValueError(f"backbone is {backbone}, a run of the model {source.model}; it must be one of a resnet")
             task |= {name: getattr(source, name) for name in ("norm", "n", "group_size")} | RECIPE.get(source.norm, {})
             starts = [backbone] * len(self.seeds)
-        found["scratch"] = self.with_seeds(task)
-        tuned = self.with_seeds(task | {"lr": FINE_TUNING_LR})
-        found["fine-tuned"] = [replace(run, init=start) for run, start in zip(tuned, starts, strict=True)]
+        return found | self.both_starts(task, starts)
+
+    def both_starts(self, task: dict, starts: list[str]) -> dict[str, list[Run]]:
+        """A task from random weights and from `starts`, one a seed, at every learning rate of TRANSFER_LRS."""
+        scratch = {lr: self.with_seeds(task | {"lr": lr}) for lr in TRANSFER_LRS}
+        found = {f"scratch at {lr:g}": planned for lr, planned in scratch.items()}
+        for lr, planned in scratch.items():
+            found[f"fine-tuned at {lr:g}"] = [replace(run, init=start) for run, start in zip(planned, starts, strict=True)]
         return found
 
     def with_seeds(self, kwargs: dict) -> list[Run]:

@@ -59,6 +59,14 @@ def converged(found: Found, required: tuple[str, ...] = ()) -> tuple[Found, str]
     return {v: [r for r in found[v] if r.run.seed in left] for v in kept}, sentence
 
 
+def best_of(found: Found, start: str) -> str:
+    """Of the variants whose name starts so, the one with the highest mean validation accuracy. ValueError if there is none."""
+    scores = {v: np.mean([r.score(split="val") for r in results]) for v, results in found.items() if v.startswith(start)}
+    if not scores:
+        raise ValueError(f"with every learning rate a run of {start} diverged (its loss is no number); give other seeds")
+    return max(scores, key=scores.get)
+
+
 def seeds_used(found: Found) -> int:
     """How many seeds the variants have in common: all, after `converged`."""
     return min(len(results) for results in found.values())

@@ -115,9 +115,9 @@ def test_a_backbone_of_another_network_is_refused_before_training(tmp_path):
 def test_a_study_trains_the_source_first(tmp_path):
     study = Study("smoke", "digits", outputs=tmp_path, jobs=1)
     found = study.fit(["transfer"], progress=False)
-    backbone, fine = (found[name][0].run for name in ("backbone", "fine-tuned"))
+    backbone, fine = (found[name][0].run for name in ("backbone", "fine-tuned at 0.01"))
     assert fine.init == backbone.id and Folder(backbone, tmp_path).sound
-    assert (backbone.only_classes, fine.only_classes, found["scratch"][0].run.init) == ("5-9", "0-4", "")
+    assert (backbone.only_classes, fine.only_classes, found["scratch at 0.01"][0].run.init) == ("5-9", "0-4", "")
 
 
 def small_resnet():
@@ -204,13 +204,10 @@ def test_resnet50_trains_from_imagenets_weights(imagenet, tmp_path):
 def test_a_backbone_that_diverged_is_said_and_what_would_start_from_it_is_left_out(tmp_path):
     study = Study("smoke", "digits", outputs=tmp_path, changes={"norm": "nn", "lr": 1e12, "clip_norm": None})
     found = study.fit_all(study.transfer(), progress=False)
-    assert list(found) == ["backbone", "scratch"] and found["backbone"][0].diverged
+    assert list(found) == ["backbone", "scratch at 0.1", "scratch at 0.01"] and found["backbone"][0].diverged
     assert study.fit_all(study.transfer(), progress=False).keys() == found.keys()  # and again, with all that there is finished
-    with pytest.raises(
-        ValueError,
-        match="with every seed a run of backbone, scratch, fine-tuned diverged",
-    ):
-        tables.converged(found, required=tuple(study.transfer()))
+    with pytest.raises(ValueError, match="with every seed a run of backbone diverged"):
+        tables.converged(found, required=("backbone",))
 
 
 def test_one_seed_whose_backbone_diverged_leaves_the_others(tmp_path):
@@ -220,9 +217,34 @@ def test_one_seed_whose_backbone_diverged_leaves_the_others(tmp_path):
     path = Folder(first, tmp_path).path / "metrics.json"
     Folder(first, tmp_path).write_json("metrics.json", json.loads(path.read_text()) | {"status": "diverged"})
     Folder(first, tmp_path).seal()
-    found, lost = tables.converged(study.fit_all(study.transfer(), progress=False), required=tuple(study.transfer()))
+    found, lost = tables.converged(study.fit_all(study.transfer(), progress=False), required=("backbone",))
     assert {name: [result.run.seed for result in results] for name, results in found.items()} == {key: [1] for key in found}
-    assert list(found) == ["backbone", "scratch", "fine-tuned"] and "backbone (1 of 2 runs)" in lost
+    assert list(found) == list(study.transfer()) and "backbone (1 of 2 runs)" in lost
+
+
+class Scored:
+    def __init__(self, val, test):
+        self.accuracy = {"val": val, "test": test}
+
+    def score(self, name="accuracy", split="test"):
+        return self.accuracy[split]
+
+
+def test_each_start_counts_at_the_learning_rate_that_is_better_on_validation_data():
+    accuracies = {"scratch at 0.1": [(0.5, 0.9), (0.6, 0.9)], "scratch at 0.01": [(0.7, 0.1), (0.5, 0.1)],
+                  "fine-tuned at 0.1": [(0.9, 0.5), (0.9, 0.5)]}  # fmt: skip
+    found = {name: [Scored(*pair) for pair in pairs] for name, pairs in accuracies.items()}
+    assert [tables.best_of(found, start) for start in ("scratch", "fine-tuned")] == ["scratch at 0.01", "fine-tuned at 0.1"]
+    with pytest.raises(ValueError, match="with every learning rate a run of other diverged"):
+        tables.best_of(found, "other")
+
+
+def test_both_starts_have_the_same_learning_rates(tmp_path):
+    plan = Study("smoke", "digits", outputs=tmp_path).transfer("resnet50")
+    assert {name: (runs[0].lr, runs[0].init) for name, runs in plan.items()} == {
+        "scratch at 0.1": (0.1, ""), "scratch at 0.01": (0.01, ""),
+        "fine-tuned at 0.1": (0.1, "imagenet"), "fine-tuned at 0.01": (0.01, "imagenet"),
+    }  # fmt: skip
 
 
 def blobs(seed, count=200):
