@@ -43,7 +43,8 @@ from lib.resnet import INITIALIZATIONS, ResNet
 
 SPLITS = ("train", "val", "test")
 #: What a finished run consists of, and the file that says that it is finished.
-FINISHED = ("config.json", "history.csv", "best.safetensors", "predictions.npz", "env.json", "metrics.json")
+MODEL = "best.safetensors"  # of a CNN's run it may be missing: its 14 MB are too many for git, and nothing else needs it
+FINISHED = ("config.json", "history.csv", MODEL, "predictions.npz", "env.json", "metrics.json")
 SUMS = "SHA256SUMS"
 CHECKPOINTS = ("checkpoint.pt", "previous.pt")
 CODE_VERSION = 1  # raise it with a change of code that changes results: old runs then get another id
@@ -332,7 +333,7 @@ class Folder:
         return None
 
     def save_model(self, state_dict: dict) -> None:
-        self.write("best.safetensors", save({name: t.contiguous().cpu() for name, t in state_dict.items()}))
+        self.write(MODEL, save({name: t.contiguous().cpu() for name, t in state_dict.items()}))
 
     @property
     def epochs(self) -> int:
@@ -372,7 +373,8 @@ def damage(path: Path, run: Run, stats: tuple) -> dict[str, str]:
         try:
             content = (path / name).read_bytes()
         except OSError:
-            wrong[name] = "is missing"
+            if not (name == MODEL and run.model == "cnn"):
+                wrong[name] = "is missing"
             continue
         if sha256(content) != sums[name]:
             wrong[name] = f"is not what was written (its SHA-256 is not the one in {SUMS})"
@@ -439,10 +441,16 @@ class Result:
     def diverged(self) -> bool:
         return self.metrics["status"] == "diverged"
 
+    @property
+    def has_model(self) -> bool:
+        return (self.path / MODEL).is_file()
+
     def model(self) -> nn.Module:
-        """The network with the weights of the best validation epoch, in eval mode."""
+        """The network with the weights of the best validation epoch, in eval mode. FileNotFoundError if `has_model` is not."""
+        if not self.has_model:
+            raise FileNotFoundError(f"{self.path} has no {MODEL}; delete {SUMS} there and train the run again for it")
         model = network(self.run)
-        model.load_state_dict(load_file(self.path / "best.safetensors"))
+        model.load_state_dict(load_file(self.path / MODEL))
         return model.eval()
 
 

@@ -41,7 +41,7 @@ def main(argv=None) -> int:
     args = parser.parse_args(argv)
 
     def work() -> int:
-        damaged, loaded, wrong, unread = [], {}, 0, 0
+        damaged, loaded, wrong, unread, no_model = [], {}, 0, 0, 0
         found = runs.stored(runs.check_folder("outputs", args.outputs), say=damaged.append)
         if not found and not damaged:
             raise ValueError(f"outputs is {args.outputs}, which has no finished run")
@@ -51,6 +51,10 @@ def main(argv=None) -> int:
         for result in found:
             if result.diverged:
                 print(f"{result.run.id}: diverged, so there is no accuracy to compare")
+                continue
+            if not result.has_model:
+                print(f"{result.run.id}: its model is not kept, so only its files were checked against each other")
+                no_model += 1
                 continue
             key = result.run.data_key
             try:
@@ -68,7 +72,8 @@ def main(argv=None) -> int:
                     flush=True,
                 )
         print(
-            f"{len(found) - unread} runs checked, {wrong} accuracies do not agree, {len(damaged)} damaged"
+            f"{len(found) - unread - no_model} runs checked, {wrong} accuracies do not agree, {len(damaged)} damaged"
+            + f", {no_model} without their model" * (no_model > 0)
             + f", {unread} without their data" * (unread > 0)
         )
         return 1 if wrong or damaged or unread else 0

@@ -53,6 +53,26 @@ def test_a_run_without_its_data_does_not_end_the_check(trained, monkeypatch, cap
     assert f"{run.id}: cannot be checked: the folder is gone" in out and out.endswith("0 damaged, 1 without their data\n")
 
 
+def test_a_cnns_model_may_be_missing_and_that_is_said(tmp_path, capsys):
+    run = Run("torch_bn", n=2, model="cnn", dataset="digits", train_size=64, batch_size=32, epochs=1, warmup_epochs=0)
+    before = fit(run, tmp_path, progress=False)
+    assert (before.path / "best.safetensors").stat().st_size > 10**7
+    (before.path / "best.safetensors").unlink()
+    assert fit(run, tmp_path, progress=False).score() == before.score()  # read, not trained again
+    with pytest.raises(FileNotFoundError, match="delete SHA256SUMS there and train the run again for it"):
+        before.model()
+    assert verify.main(["--outputs", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert f"{run.id}: its model is not kept" in out
+    assert out.endswith("0 runs checked, 0 accuracies do not agree, 0 damaged, 1 without their model\n")
+
+
+def test_a_resnets_model_may_not_be_missing(trained):
+    run, outputs = trained
+    (Folder(run, outputs).path / "best.safetensors").unlink()
+    assert Folder(run, outputs).damage() == {"best.safetensors": "is missing"}
+
+
 @pytest.mark.parametrize("accuracy, changed, good", [(0.8, 0, True), (0.801, 1, True), (0.802, 1, False), (0.8, 2, False)])
 def test_only_a_thousandth_of_the_predictions_may_differ(accuracy, changed, good):
     class Fake:
