@@ -203,7 +203,7 @@ class BatchNorm2d(Norm2d):
 
     def count_batch(self) -> float:
         """The weight of a new batch in the running statistics."""
-        self.num_batches_tracked += 1
+        self.num_batches_tracked.add_(1)  # quicker than +=, which assigns the buffer anew
         return self.momentum if self.momentum is not None else 1 / self.num_batches_tracked.item()
 
     def statistics(self, m: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
