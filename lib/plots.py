@@ -97,8 +97,9 @@ class Answer:
 
     def update(self, sentences: list[str], fig: Figure, caption: str) -> None:
         """The sentences (the first is what the abstract quotes), one figure and its caption."""
-        text = Markdown("\n\n".join(sentences))
-        update_display(text, display_id=self.text.display_id, metadata={"headline": sentences[0]})
+        first, *others = sentences
+        text = Markdown("\n\n".join([f"{first} See the figure below.", *others]))
+        update_display(text, display_id=self.text.display_id, metadata={"headline": first})
         self.figure.update(fig)
         plt.close(fig)
         USED.clear()

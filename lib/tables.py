@@ -174,8 +174,8 @@ def curves_sentence(frame: pd.DataFrame) -> str:
         return f"{' and '.join(values.index[values == end])} ({said(end)})"
 
     return (
-        f"After the last epoch the training error (%) is {ends('training error', 'lowest', 'highest')}, the validation error "
-        f"{ends('validation error', 'lowest', 'highest')}, and validation minus training error (points) "
+        f"After the last epoch (figure above) the training error (%) is {ends('training error', 'lowest', 'highest')}, the "
+        f"validation error {ends('validation error', 'lowest', 'highest')}, and validation minus training error (points) "
         f"{ends('validation minus training', 'lowest', 'highest')}. From one epoch to the next in the first half of the "
         f"training, validation error changes (points, on average) {ends('change per epoch', 'least', 'most')}."
     )

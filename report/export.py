@@ -5,7 +5,7 @@
 
 They are registered under nbconvert's entry point by this project's pyproject.toml. Code is hidden in the PDF and folded in
 the HTML. A Markdown output with metadata {"caption": "figure"} or {"caption": "table"} is the caption of the output before
-it and gets the next number.
+it and gets the next number, by which prose that says "figure above" or "the table below" then names it.
 """
 
 import base64
@@ -108,16 +108,18 @@ def first_heading(nb: NotebookNode) -> str | None:
 def to_markdown(nb: NotebookNode, folder: Path, code: bool) -> str:
     """The notebook as pandoc's Markdown. Images are written into `folder`."""
     parts, counts = [], {"figure": 0, "table": 0}
+    captions = [output.get("metadata", {}).get("caption") for cell in nb.cells for output in cell.get("outputs", [])]
+    totals = {kind: captions.count(kind) for kind in counts}
     for number, cell in enumerate(nb.cells):
         if cell.cell_type == "markdown":
-            parts.append(latex_environments(with_attachments(cell, folder, number)))
+            parts.append(named(latex_environments(with_attachments(cell, folder, number)), counts, totals))
         elif cell.cell_type == "raw":
             continue
         else:
             if code and cell.source.strip():
                 parts.append(f"```{{=html}}\n<details class='code'><summary>code</summary>\n```\n{fence(cell.source, 'python')}"
                              "\n```{=html}\n</details>\n```")  # fmt: skip
-            parts += outputs(cell.outputs, folder, f"{number:03d}", counts)
+            parts += outputs(cell.outputs, folder, f"{number:03d}", counts, totals)
     return "\n\n".join(parts) + "\n"
 
 
@@ -143,7 +145,18 @@ def latex_environments(text: str) -> str:
     return re.sub(rf"^\\begin\{{({'|'.join(inner)})\*?\}}(.*?)\\end\{{\1\*?\}}", replaced, text, flags=re.M | re.S)
 
 
-def outputs(found: list[NotebookNode], folder: Path, name: str, counts: dict[str, int]) -> list[str]:
+def named(text: str, counts: dict[str, int], totals: dict[str, int]) -> str:
+    """With "(the) figure above", "table below" by their numbers, where `counts` of `totals` captions stand before the text."""
+
+    def number(match):
+        kind = match[1].lower()
+        found = counts[kind] + (match[2] == "below")
+        return f"{kind.capitalize()} {found}" if 1 <= found <= totals[kind] else match[0]
+
+    return re.sub(r"\b(?:[Tt]he )?([Ff]igure|[Tt]able) (above|below)\b", number, text)
+
+
+def outputs(found: list[NotebookNode], folder: Path, name: str, counts: dict[str, int], totals: dict[str, int]) -> list[str]:
     parts, previous = [], None
     for index, output in enumerate(found):
         kind = output.get("metadata", {}).get("caption")
@@ -155,6 +168,8 @@ def outputs(found: list[NotebookNode], folder: Path, name: str, counts: dict[str
             previous = None
             continue
         text = render(output, folder, f"{name}-{index:02d}")
+        if text and "text/markdown" in output.get("data", {}):
+            text = named(text, counts, totals)
         previous = text
         if text:
             parts.append(text)

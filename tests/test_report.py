@@ -23,7 +23,7 @@ from lib import plots, runs
 from lib.plots import table_html
 from lib.study import ALL, NOTEBOOKS
 from report import build
-from report.export import ReportHTMLExporter, TypstPDFExporter
+from report.export import ReportHTMLExporter, TypstPDFExporter, to_markdown
 
 PARAMETERS = {"profile", "dataset", "data_dir", "seeds", "outputs"}
 MORE_PARAMETERS = {"09_transfer": {"backbone", "weights", "positive"}}
@@ -285,6 +285,28 @@ def test_figures_and_tables_are_numbered_alike_in_both(smoke):
         numbers = [int(n) for n in re.findall(rf"<strong>{kind} (\d+)\.</strong>", html)]
         assert numbers == list(range(1, len(numbers) + 1)) and len(numbers) >= 10
         assert {int(n) for n in re.findall(rf"{kind} (\d+)\. ", text)} == set(numbers)
+
+
+def test_prose_names_figures_and_tables_by_their_numbers(smoke, tmp_path):
+    def caption(kind):
+        return new_output("display_data", {"text/markdown": "*It.*"}, metadata={"caption": kind})
+
+    def words(text):
+        return new_output("display_data", {"text/markdown": text})
+
+    plot = new_output("display_data", {"text/plain": "a plot"})
+    found = [words("the figure below"), plot, caption("figure"), words("so (figure above); no table above")]
+    found += [plot, caption("table"), words("figure below, The table above, figures above")]
+    cell = new_code_cell("", outputs=found)
+    text = to_markdown(new_notebook(cells=[new_markdown_cell("a table below"), cell]), tmp_path, code=False)
+    prose = [line for line in text.splitlines() if "igure" in line or "able" in line]
+    assert [line for line in prose if ":" not in line and "It." not in line] == [
+        "a Table 1", "Figure 1", "so (Figure 1); no table above", "figure below, Table 1, figures above",
+    ]  # fmt: skip
+    html = (smoke[1] / "report.html").read_text()
+    assert "See Figure 1." in html and not re.search(
+        r"(figure|table) (above|below)", re.sub("<pre.*?</pre>", "", html, flags=re.S)
+    )
 
 
 def test_what_every_notebook_says_of_its_setting_stands_once(smoke):
