@@ -55,6 +55,7 @@ RECIPE_PROBES = {
         | {"norm": "nn", "clip_norm": clip, "initialization": "fixup"}
         for clip in (None, 1.0)
     },
+    "GN, groups of 2 channels, 100 epochs": {"norm": "gn", "group_size": 2},
     "NN, gradient clipped to norm 3, 100 epochs": {"norm": "nn", "clip_norm": 3.0},
 }
 
