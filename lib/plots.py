@@ -95,11 +95,11 @@ class Answer:
         self.figure = display(Markdown(""), display_id=True)
         self.caption = display(Markdown(""), display_id=True)
 
-    def update(self, sentences: list[str], fig: Figure, caption: str) -> None:
-        """The sentences (the first is what the abstract quotes), one figure and its caption."""
-        first, *others = sentences
-        text = Markdown("\n\n".join([f"{first} See the figure below.", *others]))
-        update_display(text, display_id=self.text.display_id, metadata={"headline": first})
+    def update(self, sentences: list[str], fig: Figure, caption: str, shows: int = 0) -> None:
+        """The sentences (the first is what the abstract quotes), one figure and its caption; `shows`: the sentence's number."""
+        said = [sentence + " See the figure below." * (i == shows) for i, sentence in enumerate(sentences)]
+        text = Markdown("\n\n".join(said))
+        update_display(text, display_id=self.text.display_id, metadata={"headline": sentences[0]})
         self.figure.update(fig)
         plt.close(fig)
         USED.clear()

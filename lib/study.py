@@ -137,8 +137,8 @@ LABELS = {
     "ln": "LN",
     "gn": "GN",
     "nn": "NN",
-    "bn_8": "BN, batch 8",
-    "gn_8": "GN, batch 8",
+    "bn_8": "BN (batch 8)",
+    "gn_8": "GN (batch 8)",
 }
 
 VARIANTS = tuple(name for name in EVERYTHING if name in LABELS)

@@ -155,8 +155,9 @@ def curves(found: Found) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def curves_sentence(frame: pd.DataFrame) -> str:
-    """What `curves` says of several curves: who ends where, and whose validation error is unsteady. "" for fewer than two."""
+def curves_sentence(frame: pd.DataFrame, where: str = "above") -> str:
+    """What `curves` says of several curves: who ends where, and whose validation error is unsteady. "" for fewer than two.
+    `where`: their figure stands, seen from the sentence."""
     frame = frame.dropna().set_index("variant").round(1) + 0.0  # no minus before a zero
     if len(frame) < 2:
         return ""
@@ -174,7 +175,7 @@ def curves_sentence(frame: pd.DataFrame) -> str:
         return f"{' and '.join(values.index[values == end])} ({said(end)})"
 
     return (
-        f"After the last epoch (figure above) the training error (%) is {ends('training error', 'lowest', 'highest')}, the "
+        f"After the last epoch (figure {where}) the training error (%) is {ends('training error', 'lowest', 'highest')}, the "
         f"validation error {ends('validation error', 'lowest', 'highest')}, and validation minus training error (points) "
         f"{ends('validation minus training', 'lowest', 'highest')}. From one epoch to the next in the first half of the "
         f"training, validation error changes (points, on average) {ends('change per epoch', 'least', 'most')}."
@@ -348,7 +349,7 @@ def noise(found: Found, again: list[Result]) -> tuple[float, str]:
     words = " and ".join(f"{name} by {gap:.2f} points" for name, gap in gaps.items())
     return max(gaps.values()), (
         f"Two trainings of one and the same layer differ as well: {words} of test accuracy. A difference that is not larger is "
-        "not put down to a norm in this section, whatever its interval. That is a weak measure: of variants that differ in "
+        "not taken for an effect in this section, whatever its interval. That is a weak measure: of variants that differ in "
         f"nothing, one in {len(gaps) + 1} would lie beyond it."
     )
 
@@ -447,13 +448,13 @@ def sweep_gap(found: Found, a: str, b: str, comparisons: int = 1) -> tuple[float
 
 
 def sweep_lead(found: Found, rows: pd.DataFrame, a: str, b: str, rule: str) -> dict[str, list[int]]:
-    """At which batch sizes norm a is clearly ahead of norm b (by intervals corrected for the number of sizes), b of a, neither,
-    or they cannot be compared since runs diverged: keys a, b, "neither", "a diverged", "b diverged", "both diverged" (with the
-    norms' names)."""
+    """Who is clearly ahead at which batch sizes, by intervals corrected for the number of sizes and rules: keys a, b (norms),
+    "neither", and, where runs diverged and nothing can be compared, "a diverged", "b diverged" (with the norms' names), "both
+    diverged"."""
     part = rows[rows["rule"] == rule].pivot(index="batch_size", columns="norm", values="name")
     lead = {key: [] for key in (a, b, "neither", f"{a} diverged", f"{b} diverged", "both diverged")}
     for size, names in part.iterrows():
-        gap = sweep_gap(found, names[a], names[b], len(part))
+        gap = sweep_gap(found, names[a], names[b], len(part) * len(RULES))
         lost = [v for v in (a, b) if any(r.diverged for r in found[names[v]])]
         who = a if gap and gap[1] > 0 else b if gap and gap[2] < 0 else "neither"
         if lost:

@@ -224,7 +224,7 @@ def appendix(study: Study) -> list:
             rows.append(
                 {
                     "variant": title,
-                    "run": part[0].run.id if name in LABELS else f"{len(part)} runs",
+                    "run": part[0].run.id if name in LABELS else f"{len(part)} run{'s' * (len(part) > 1)}",
                     "epochs": " to ".join(str(n) for n in dict.fromkeys((epochs[0], epochs[-1]))),
                     "minutes": sum(result.metrics["train_seconds"] for result in part) / 60,
                     "runs": len(part),
@@ -241,7 +241,7 @@ def appendix(study: Study) -> list:
     text += (
         f"{count} runs, {sum(row['minutes'] for row in rows):.0f} minutes of training in all, on {devices} (threads: "
         f"{threads}) with Python {pythons}, {versions}. Every run's settings, history, predictions and weights are in "
-        "`outputs/runs/` under its id."
+        "`outputs/runs/` under its id; the plain CNN's weights are too large to be kept in git."
     )
     data = {"text/html": table_html(pd.DataFrame(rows), digits=1)}
     caption = {"text/markdown": "*The runs of this report.*"}

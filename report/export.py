@@ -107,11 +107,13 @@ def first_heading(nb: NotebookNode) -> str | None:
 
 def to_markdown(nb: NotebookNode, folder: Path, code: bool) -> str:
     """The notebook as pandoc's Markdown. Images are written into `folder`."""
-    parts, counts = [], {"figure": 0, "table": 0}
+    parts, counts = [], {"figure": 0, "table": 0, "top": 0}  # captions so far, and figures before this section
     captions = [output.get("metadata", {}).get("caption") for cell in nb.cells for output in cell.get("outputs", [])]
     totals = {kind: captions.count(kind) for kind in counts}
     for number, cell in enumerate(nb.cells):
         if cell.cell_type == "markdown":
+            if cell.source.startswith("# "):
+                counts["top"] = counts["figure"]
             parts.append(named(latex_environments(with_attachments(cell, folder, number)), counts, totals))
         elif cell.cell_type == "raw":
             continue
@@ -146,14 +148,16 @@ def latex_environments(text: str) -> str:
 
 
 def named(text: str, counts: dict[str, int], totals: dict[str, int]) -> str:
-    """With "(the) figure above", "table below" by their numbers, where `counts` of `totals` captions stand before the text."""
+    """With "(the) figure above", "table below", "figure at the top of this section" by their numbers, where `counts` of
+    `totals` captions stand before the text."""
 
     def number(match):
         kind = match[1].lower()
-        found = counts[kind] + (match[2] == "below")
-        return f"{kind.capitalize()} {found}" if 1 <= found <= totals[kind] else match[0]
+        found = counts["top"] + 1 if match[2].startswith("at") else counts[kind] + (match[2] == "below")
+        known = 1 <= found <= totals[kind] and not (kind == "table" and match[2].startswith("at"))
+        return f"{kind.capitalize()} {found}" if known else match[0]
 
-    return re.sub(r"\b(?:[Tt]he )?([Ff]igure|[Tt]able) (above|below)\b", number, text)
+    return re.sub(r"\b(?:[Tt]he )?([Ff]igure|[Tt]able) (above|below|at the top of this section)\b", number, text)
 
 
 def outputs(found: list[NotebookNode], folder: Path, name: str, counts: dict[str, int], totals: dict[str, int]) -> list[str]:

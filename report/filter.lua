@@ -75,6 +75,25 @@ local function breakable(tbl)
   return {pandoc.RawBlock("typst", "#[#show figure: set block(breakable: true)"), tbl, pandoc.RawBlock("typst", "]")}
 end
 
+-- The first figure of a section stands below its heading, not above it on the same page.
+local function first_figures(doc)
+  if FORMAT ~= "typst" then return nil end
+  local blocks, waiting = pandoc.Blocks {}, false
+  for _, block in ipairs(doc.blocks) do
+    if block.t == "Header" and block.level == 1 then waiting = true end
+    if waiting and block.t == "Figure" then
+      blocks:insert(pandoc.RawBlock("typst", "#[#show figure.where(kind: image): set figure(placement: bottom)"))
+      blocks:insert(block)
+      blocks:insert(pandoc.RawBlock("typst", "]"))
+      waiting = false
+    else
+      blocks:insert(block)
+    end
+  end
+  doc.blocks = blocks
+  return doc
+end
+
 local function failed(div)
   if FORMAT == "typst" and div.classes:includes("failed") then
     local blocks = pandoc.Blocks {pandoc.RawBlock("typst", "#block(stroke: (left: 2pt + red), inset: (left: 8pt))[")}
@@ -142,4 +161,4 @@ local function percent(inlines)
   return inlines
 end
 
-return {{Inlines = percent}, {RawInline = inline_html}, {RawBlock = native}, {Table = columns}, {Div = captioned}, {Table = breakable}, {Div = failed}, {Image = image}, {Pandoc = anchors}}
+return {{Inlines = percent}, {RawInline = inline_html}, {RawBlock = native}, {Table = columns}, {Div = captioned}, {Table = breakable}, {Div = failed}, {Image = image}, {Pandoc = anchors}, {Pandoc = first_figures}}

@@ -296,12 +296,13 @@ def test_prose_names_figures_and_tables_by_their_numbers(smoke, tmp_path):
 
     plot = new_output("display_data", {"text/plain": "a plot"})
     found = [words("the figure below"), plot, caption("figure"), words("so (figure above); no table above")]
+    found += [words("The figure at the top of this section")]
     found += [plot, caption("table"), words("figure below, The table above, figures above")]
     cell = new_code_cell("", outputs=found)
     text = to_markdown(new_notebook(cells=[new_markdown_cell("a table below"), cell]), tmp_path, code=False)
     prose = [line for line in text.splitlines() if "igure" in line or "able" in line]
     assert [line for line in prose if ":" not in line and "It." not in line] == [
-        "a Table 1", "Figure 1", "so (Figure 1); no table above", "figure below, Table 1, figures above",
+        "a Table 1", "Figure 1", "so (Figure 1); no table above", "Figure 1", "figure below, Table 1, figures above",
     ]  # fmt: skip
     html = (smoke[1] / "report.html").read_text()
     assert "See Figure 1." in html and not re.search(

@@ -164,7 +164,7 @@ def test_command_line_trains_what_is_asked_for_and_no_more(tmp_path):
     assert done.returncode == 0, done.stderr
     (folder,) = (tmp_path / "runs").iterdir()
     assert "-gn-" in folder.name and "-b8-" in folder.name
-    assert re.search(r"GN, batch 8: seed 0  test accuracy 0\.\d{4}", done.stdout)
+    assert re.search(r"GN \(batch 8\): seed 0  test accuracy 0\.\d{4}", done.stdout)
     assert "epoch 2/2" in done.stderr and "val" in done.stderr  # the progress bar
 
 
