@@ -157,7 +157,7 @@ def curves(found: Found) -> pd.DataFrame:
 
 def curves_sentence(frame: pd.DataFrame, where: str = "above") -> str:
     """What `curves` says of several curves: who ends where, and whose validation error is unsteady. "" for fewer than two.
-    `where`: their figure stands, seen from the sentence."""
+    `where` their figure stands, seen from the sentence: above or below."""
     frame = frame.dropna().set_index("variant").round(1) + 0.0  # no minus before a zero
     if len(frame) < 2:
         return ""
