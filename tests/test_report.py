@@ -79,7 +79,7 @@ def test_every_run_was_made_once_and_is_in_the_results(smoke):
     study, _, _ = smoke
     written = pd.read_csv(study.outputs / "results.csv")
     ids = {run.id for names in NOTEBOOKS.values() for planned in study.plan(names).values() for run in planned}
-    assert len(ids) == 2 * (9 + 9 + 23 + 10 + 3)  # variants, sweep, recipes, CNN, transfer
+    assert len(ids) == 2 * (9 + 9 + 23 + 10 + 5)  # variants, sweep, recipes, CNN, transfer
     more = set(written["run_id"]) - ids  # the CNN's best configuration, if it is none of the others
     assert set(written["run_id"]) >= ids and len(more) in (0, 2) and all("-cnn-" in run for run in more)
     assert len(written) == 3 * (len(ids) + len(more))
