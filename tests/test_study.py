@@ -39,12 +39,21 @@ def test_probes_differ_from_the_study_in_what_they_probe():
     for name, (run,) in Study("paper", "cifar10").recipe_probes().items():
         probes[name] = run
     assert len({run.id for run in probes.values()}) == len(probes)
-    for norm, name in (("gn", "GN, groups of 4 channels, 12 epochs"), ("nn", "NN, gradient clipped to norm 1, 12 epochs")):
+    for norm, name in (("gn", "GN, groups of 4 channels, 12 epochs"), ("nn", "NN, gradient clipped to norm 3, 12 epochs")):
         assert replace(probes[name], epochs=100) == study.runs(norm)[0]
     assert probes["GN, groups of 16 channels, 12 epochs"] == replace(study.runs("gn")[0], epochs=12, group_size=16)
     fixup = probes["NN, Fixup's initialization, gradient clipped to norm 1, 12 epochs"]
-    assert fixup == replace(study.runs("nn")[0], epochs=12, initialization="fixup")
+    assert fixup == replace(study.runs("nn")[0], epochs=12, initialization="fixup", clip_norm=1.0)
     assert probes["NN, gradient not clipped, 12 epochs"] == replace(study.runs("nn")[0], epochs=12, clip_norm=None)
+
+
+def test_the_digits_have_their_own_clipping_at_every_profile():
+    for profile in ("smoke", "quick", "paper"):
+        for dataset, norm in (("digits", 1.0), ("cifar10", 3.0)):
+            study = Study(profile, dataset)
+            without = [study.runs("nn"), *(runs for name, runs in study.recipes().items() if name.startswith("NN, "))]
+            assert {run.clip_norm for runs in without for run in runs} == {norm}
+            assert {run.clip_norm for name in ALL if name != "nn" for run in study.runs(name)} == {None}
 
 
 def test_notebooks_share_runs():
