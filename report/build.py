@@ -7,6 +7,8 @@ of its own, as report/quick-digits/, so that none poses as another. So have the 
 
 A notebook is executed again only if its source, the code, its parameters or the runs changed. A notebook that fails does not
 take the others with it: the report shows where it failed, and the exit code is 1.
+
+With --finished nothing is trained: a section of which a run is missing stands with its title only, and says how many are there.
 """
 
 import datetime
@@ -78,6 +80,17 @@ def content_of(notebook) -> str:
     return runs.sha256(nbformat.writes(new_notebook(cells=notebook.cells)).encode())
 
 
+def waiting(study: Study) -> dict[str, str]:
+    """notebook -> how many of its runs are finished, for those of which not all are."""
+    counts = {}
+    for name, needed in NOTEBOOKS.items():
+        planned = study.runs_of(needed)
+        there = sum(runs.Folder(run, study.outputs).sound for run in planned)
+        if there < len(planned):
+            counts[name] = f"{there} of {len(planned)}"
+    return counts
+
+
 def execute(source: Path, study: Study, parameters: dict, folder: Path) -> str:
     """Run one notebook into `folder`: "" if it went well, "kept" if nothing had changed, or the error."""
     target = folder / source.name
@@ -137,14 +150,19 @@ def write(file: Path, content: str | bytes) -> None:
     runs.write_file(file, content.encode() if isinstance(content, str) else content)
 
 
-def combine(folder: Path, study: Study) -> tuple[nbformat.NotebookNode, dict]:
-    """The executed notebooks as one, with introduction, references and appendix, and the title page's metadata."""
+def combine(folder: Path, study: Study, left_out: dict[str, str], sources: Path) -> tuple[nbformat.NotebookNode, dict]:
+    """The executed notebooks as one, with introduction, references and appendix, and the title page's metadata. `left_out` is
+    as of `waiting`."""
     cells = [new_markdown_cell((HERE / "introduction.md").read_text())]
     headlines, said = [], set()
     for name in NOTEBOOKS:
         if name == PART_TWO:
             cells.append(new_markdown_cell((HERE / "part_two.md").read_text()))
         target = folder / f"{name}.ipynb"
+        if name in left_out:
+            title = nbformat.read(sources / target.name, as_version=4).cells[0].source.splitlines()[0]
+            cells.append(new_markdown_cell(f"{title}\n\nThis section waits for its runs: {left_out[name]} are finished."))
+            continue
         if not target.is_file():
             cells.append(new_markdown_cell(f"# {name}\n\n**This notebook was not executed.**"))
             continue
@@ -160,9 +178,10 @@ def combine(folder: Path, study: Study) -> tuple[nbformat.NotebookNode, dict]:
     cells += [*appendix(study), new_markdown_cell((HERE / "references.md").read_text())]
     report = {
         "title": TITLE,
-        "subtitle": f"What the normalization layer does to a ResNet: {study.dataset_title()}",
+        "subtitle": f"What the normalization layer does to a ResNet: {study.dataset_title()}"
+        + ", interim report" * bool(left_out),
         "date": datetime.date.today().isoformat(),
-        "abstract": abstract(study, headlines),
+        "abstract": abstract(study, headlines, len(left_out)),
         "numbersections": True,
     }
     return new_notebook(cells=cells), report
@@ -193,8 +212,8 @@ def without_empty_sections(cells: list) -> list:
     return kept
 
 
-def abstract(study: Study, headlines: list[tuple[str, str]]) -> str:
-    """The setting, what part I found, and what part II asks."""
+def abstract(study: Study, headlines: list[tuple[str, str]], left_out: int) -> str:
+    """The setting, what part I found, and what part II asks; how many sections are `left_out`, and how many failed."""
     start = (
         "A small residual network is trained with batch (BN), instance (IN), batch-instance (BIN), layer (LN) and group "
         f"normalization (GN), each written from scratch, and with none (NN). Setting: {study.describe()}."
@@ -203,7 +222,9 @@ def abstract(study: Study, headlines: list[tuple[str, str]]) -> str:
         "Part II asks what the training recipe does beside the norm, where the networks look, what the same choices do to a "
         f"plain CNN, and what the features are worth for another task. {tables.intervals(study)}"
     )
-    missing = len(NOTEBOOKS) - len(headlines)
+    missing = len(NOTEBOOKS) - len(headlines) - left_out
+    if left_out:
+        end += f" {left_out} of {len(NOTEBOOKS)} sections wait for runs that are not finished."
     if missing:
         end += f" {missing} of {len(NOTEBOOKS)} sections have no result, because their notebook failed."
     findings = "\n".join(f"- {headline}" for name, headline in headlines if not PART_TWO <= name < AFTER_PART_TWO)
@@ -266,11 +287,16 @@ def workers(count: int):
     pool.shutdown()
 
 
-def build(study: Study, target: Path, jobs: int, sources: Path = SOURCES) -> dict[str, str]:
-    """Execute what changed, then write target/report.html and target/report.pdf. Returns the failures by notebook."""
+def build(study: Study, target: Path, jobs: int, sources: Path = SOURCES, finished: bool = False) -> dict[str, str]:
+    """Execute what changed, then write target/report.html and target/report.pdf. Returns the failures by notebook.
+    With `finished`, only the notebooks of which all runs are finished; ValueError if none is."""
     from report.export import ReportHTMLExporter, TypstPDFExporter
 
     study.plan(EVERYTHING)  # names what is wrong with the data folder, before anything is made
+    left_out = waiting(study) if finished else {}
+    shown = [name for name in NOTEBOOKS if name not in left_out]
+    if not shown:
+        raise ValueError(f"finished is given, but no section has all its runs in {study.outputs}; train them, or leave it out")
     folder = notebook_folder(study)
     if folder.parent.resolve() == sources.resolve():
         raise ValueError(f"outputs is {study.outputs}, whose notebooks/ are the sources; give another folder, as outputs/")
@@ -285,8 +311,8 @@ def build(study: Study, target: Path, jobs: int, sources: Path = SOURCES) -> dic
     }
     failures = {}
     with workers(jobs) as pool:
-        waiting = {name: pool.submit(execute, sources / f"{name}.ipynb", study, parameters, folder) for name in NOTEBOOKS}
-        for name, future in waiting.items():
+        futures = {name: pool.submit(execute, sources / f"{name}.ipynb", study, parameters, folder) for name in shown}
+        for name, future in futures.items():
             try:
                 said = future.result()
             except Exception as error:  # its process was killed
@@ -294,7 +320,9 @@ def build(study: Study, target: Path, jobs: int, sources: Path = SOURCES) -> dic
             print(f"{name}: {'unchanged' if said == 'kept' else said or 'executed'}", flush=True)
             if said not in ("", "kept"):
                 failures[name] = said
-    notebook, report = combine(folder, study)
+    for name, count in left_out.items():
+        print(f"{name}: waits for its runs, {count} are finished", flush=True)
+    notebook, report = combine(folder, study, left_out, sources)
     for exporter, name in ((ReportHTMLExporter(), "report.html"), (TypstPDFExporter(), "report.pdf")):
         content, _ = exporter.from_notebook_node(notebook, {"report": report})
         write(target / name, content)
@@ -313,6 +341,7 @@ def main(argv=None) -> int:
     ):
         parser.add_argument(f"--{name}", default=default, help=f"as of lib.study (default: {default})")
     parser.add_argument("--report", type=Path, help="folder of report.html and report.pdf (default: by the setting, see above)")
+    parser.add_argument("--finished", action="store_true", help="train nothing: leave out the sections that wait for a run")
     parser.add_argument("--jobs", default=2, type=int, help="notebooks at a time (default: 2)")
     args = parser.parse_args(argv)
 
@@ -322,7 +351,7 @@ def main(argv=None) -> int:
         if args.report and args.report.exists() and not args.report.is_dir():
             raise ValueError(f"report is {args.report}, which is a file; it must be the path of a folder")
         study = Study(args.profile, args.dataset, args.data_dir, args.seeds, args.outputs)
-        failures = build(study, args.report or report_folder(study), args.jobs)
+        failures = build(study, args.report or report_folder(study), args.jobs, finished=args.finished)
         for name, error in failures.items():
             print(f"{name} failed: {error}", file=sys.stderr)
         return 1 if failures else 0

@@ -141,6 +141,16 @@ def test_an_image_folder_of_other_classes_and_size(tmp_path, name, classes, size
 PYTHON = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 
 
+def short_notebooks(folder, code, others=None):
+    """A folder of one-cell notebooks in place of the study's, with `code` in all but those numbered in `others`."""
+    sources = folder / "notebooks"
+    sources.mkdir()
+    for i, name in enumerate(NOTEBOOKS):
+        cells = [new_markdown_cell(f"# Section {i}"), new_code_cell((others or {}).get(i, code))]
+        nbformat.write(new_notebook(cells=cells, metadata=PYTHON), sources / f"{name}.ipynb")
+    return sources
+
+
 def lose(study, variant):
     """Let a variant's runs look as a diverged run does."""
     for run in study.runs(variant):
@@ -178,16 +188,32 @@ def test_a_failing_notebook_does_not_take_the_others_with_it(smoke, tmp_path, ca
     assert len(PdfReader(tmp_path / "report" / "report.pdf").pages) > 5
 
 
+def test_a_report_of_what_is_finished_trains_nothing(smoke, tmp_path, capsys):
+    study, _, _ = smoke
+    half = build.Study("smoke", seeds=study.seeds, outputs=shutil.copytree(study.outputs, tmp_path / "outputs"))
+    lost = [planned[0] for planned in half.sweep().values()][:2]
+    for run in lost:
+        shutil.rmtree(runs.Folder(run, half.outputs).path)
+    sources = short_notebooks(tmp_path, "1 + 1")
+    assert build.build(half, tmp_path / "report", 2, sources, finished=True) == {}
+    assert not any(runs.Folder(run, half.outputs).path.exists() for run in lost)
+    said = capsys.readouterr().out
+    words = " ".join((tmp_path / "report" / "report.html").read_text().split())
+    for i, name in enumerate(NOTEBOOKS):
+        planned = half.runs_of(NOTEBOOKS[name])
+        count, waits = f"{len(planned) - 2} of {len(planned)}", name in ("04_batch_size", "10_discussion")
+        assert (f"{name}: executed" in said) != waits
+        assert (f"{name}: waits for its runs, {count} are finished" in said) == waits
+        section = rf"Section {i}(<[^>]*>|¶|\s)*This section waits for its runs: {count} are finished"
+        assert bool(re.search(section, words)) == waits
+    assert "2 of 10 sections wait for runs that are not finished" in words and "interim report" in words
+    assert build.main(["--profile", "smoke", "--outputs", str(tmp_path / "none"), "--finished"]) == 2
+    assert "no section has all its runs" in capsys.readouterr().err
+
+
 def test_a_killed_kernel_takes_only_its_own_notebook(tmp_path):
     """As where memory runs out: the report says so in that section."""
-    sources = tmp_path / "notebooks"
-    sources.mkdir()
-    for i, name in enumerate(NOTEBOOKS):
-        code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)" if i == 1 else "1 + 1"
-        nbformat.write(
-            new_notebook(cells=[new_markdown_cell(f"# Section {i}"), new_code_cell(code)], metadata=PYTHON),
-            sources / f"{name}.ipynb",
-        )
+    sources = short_notebooks(tmp_path, "1 + 1", {1: "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"})
     (sources / "05_feature_quantiles.ipynb").write_text("no notebook")
     failures = build.build(build.Study("smoke", outputs=tmp_path / "outputs"), tmp_path / "report", 2, sources)
     assert list(failures) == ["02_norm_sanity", "05_feature_quantiles"] and "DeadKernelError" in failures["02_norm_sanity"]
@@ -231,11 +257,7 @@ def test_a_stopped_build_leaves_no_process(tmp_path, how):
         "import sys; from pathlib import Path; from report import build; from lib.study import Study\n"
         "build.build(Study('smoke', outputs=sys.argv[1]), Path(sys.argv[1]) / 'report', 2, Path(sys.argv[2]))"
     )
-    sources = tmp_path / "notebooks"
-    sources.mkdir()
-    for name in NOTEBOOKS:
-        sleeping = new_notebook(cells=[new_code_cell("import time; time.sleep(600)")], metadata=PYTHON)
-        nbformat.write(sleeping, sources / f"{name}.ipynb")
+    sources = short_notebooks(tmp_path, "import time; time.sleep(600)")
     command = [sys.executable, "-c", f"if __name__ == '__main__':\n    {code.replace(chr(10), chr(10) + '    ')}"]
     process = subprocess.Popen([*command, str(tmp_path / "outputs"), str(sources)], cwd=runs.ROOT, stderr=subprocess.DEVNULL)
 
