@@ -10,7 +10,7 @@ import pandas as pd
 import seaborn as sns
 from IPython.display import HTML, Markdown, display, update_display
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, ScalarFormatter, SymmetricalLogLocator
 
 WIDTH = 6.7  # inches: the text width of the PDF, so that figure text has the size it says
 
@@ -54,7 +54,7 @@ def setup() -> None:
             "font.size": 9, "axes.labelsize": 9, "axes.titlesize": 9, "legend.fontsize": 8, "xtick.labelsize": 8,
             "ytick.labelsize": 8, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
             "grid.color": "#e6e6e6", "lines.linewidth": 1.3, "legend.frameon": False, "figure.constrained_layout.use": True,
-            "svg.hashsalt": "report", "savefig.bbox": None,
+            "svg.hashsalt": "report", "axes.formatter.min_exponent": 3, "savefig.bbox": None,
         }
     )  # fmt: skip
 
@@ -126,7 +126,7 @@ def draw(ax, variant: str, label: str, frames: list[pd.DataFrame], column: str, 
 
 def epoch_axis(ax) -> None:
     ax.set_xlabel("epoch")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
 
 
 def learning_curves(histories: dict[str, list[pd.DataFrame]], labels: dict[str, str], loss: str = "loss (nats)") -> Figure:
@@ -342,6 +342,8 @@ def quantile_grid(histories: dict[str, pd.DataFrame], labels: dict[str, str]) ->
     for ax in axes[:, 0]:
         ax.set_ylabel("feature value")
     axes[0, 0].set_yscale("symlog", linthresh=1)
+    axes[0, 0].yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1, subs=(1, 2, 5)))
+    axes[0, 0].yaxis.set_major_formatter(ScalarFormatter())
     axes[0, 0].set_ylim(bottom=0)
     return fig
 

@@ -279,6 +279,25 @@ def not_clearly_below(found: Found, best: str, noise: float = 0.0) -> list[str]:
     return [labels(found)[v] for v, (gap, _, high) in gaps.items() if high >= 0 or 100 * abs(gap) <= noise]
 
 
+def above(found: Found, noise: float = 0.0) -> tuple[pd.DataFrame, str]:
+    """Test accuracy of every variant minus every other's, in points, best first, and a sentence that names which is clearly
+    above which. A star marks a gap of which the interval, corrected for all `pairs`, lies beyond zero and that is larger than
+    `noise` (as of `differences`)."""
+    order, names = sorted(found, key=lambda v: -np.mean([result.score() for result in found[v]])), labels(found)
+    rows, below = [], {}
+    for a in order:
+        row = {"variant": names[a]}
+        for b in order:
+            gap, low, high = (100 * value for value in gap_of(found, a, b, pairs(found))) if a != b else (0, 0, 0)
+            clear = (low > 0 or high < 0) and abs(gap) > noise
+            row[names[b]] = "–" if a == b else signed(gap) + "*" * bool(clear)
+            if clear and gap > 0:
+                below.setdefault(names[a], []).append(names[b])
+        rows.append(row)
+    said = "; ".join(f"{name} above {', '.join(others)}" for name, others in below.items())
+    return pd.DataFrame(rows), f"Clear{in_these_runs(found)}: {said}." if said else "No pair differs clearly."
+
+
 def gap_of(found: Found, a: str, b: str, comparisons: int = 1) -> tuple[float, float, float]:
     """Test accuracy of variant a minus b's with its 95 % interval, as fractions; `comparisons` as of metrics.difference."""
     return contrast(found, (a, b), comparisons)

@@ -255,7 +255,7 @@ def appendix(study: Study) -> list:
     if not rows:
         return [new_markdown_cell(text + "No run is finished.")]
     count, frame = sum(row.pop("runs") for row in rows), pd.DataFrame(environments)
-    devices, threads, pythons = (", ".join(sorted(set(map(str, frame[name])))) for name in ("device", "threads", "python"))
+    devices, threads, pythons = ("; ".join(sorted(set(map(str, frame[name])))) for name in ("device", "threads", "python"))
     versions = ", ".join(
         sorted({f"{package} {version}" for env in environments for package, version in env["versions"].items()})
     )

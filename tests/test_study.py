@@ -234,6 +234,24 @@ def test_two_trainings_of_one_layer_are_the_measure_of_a_single_seed():
     assert tables.noise(two, []) == (0.0, "")  # the intervals then cover the seed
 
 
+def test_every_pair_of_variants_is_compared():
+    found = {"gn": [FakeResult(880)], "bn": [FakeResult(900)], "ln": [FakeResult(850)]}
+    frame, said = tables.above(found)
+    assert frame.columns.tolist() == ["variant", "BN", "GN", "LN"] and frame["variant"].tolist() == ["BN", "GN", "LN"]
+    assert frame.iloc[:, 1:].to_numpy().tolist() == [
+        ["–", "+2.00*", "+5.00*"],
+        ["−2.00*", "–", "+3.00*"],
+        ["−5.00*", "−3.00*", "–"],
+    ]
+    assert said == "Clear in these runs: BN above GN, LN; GN above LN."
+    frame, said = tables.above(found, noise=3.5)
+    assert frame["GN"].tolist() == ["+2.00", "–", "−3.00"] and said == "Clear in these runs: BN above LN."
+    close = {"bn": [FakeResult(900)], "gn": [FakeResult(893)]}
+    assert tables.above(close)[1] == "Clear in these runs: BN above GN."  # but out of many pairs it is not:
+    many = close | {name: [FakeResult(900)] for name in ("torch_bn", "in", "bin", "ln", "nn")}
+    assert tables.above(many)[1] == "No pair differs clearly."
+
+
 def test_differences_are_corrected_for_their_number():
     found = {"bn": [FakeResult(900)], "gn": [FakeResult(893)]}
     assert tables.differences(found, "bn")["verdict"].tolist() == ["lower in these runs"]
