@@ -155,6 +155,27 @@ def curves(found: Found) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def against_aims(found: Found, aims: dict[str, float]) -> str:
+    """Which variants reach the mean test accuracy (fraction) that `aims` sets for them, which miss it and by how much, and what
+    the runs show of the reason: how well each fits its training images against BN ("bn", which must be there)."""
+    gaps = {v: 100 * (np.mean([r.score() for r in found[v]]) - aims[v]) for v in aims if v in found}
+    names, errors = labels(found), curves(found).set_index(pd.Index(found))
+
+    def listed(kept):
+        return ", ".join(f"{names[v]} ({signed(gap)})" for v, gap in gaps.items() if kept(gap)) or "none"
+
+    said = f"Against the aims, in points, reached: {listed(lambda gap: gap >= 0)}; missed: {listed(lambda gap: gap < 0)}."
+    if all(gap >= 0 for gap in gaps.values()):
+        return said
+    training = errors["training error"].round(1)
+    worse = [f"{names[v]} ({training[v]:.1f} %)" for v, gap in gaps.items() if gap < 0 and training[v] > training["bn"]]
+    said += (
+        f" Of the reason the runs show this much: BN's training error after the last epoch is {training['bn']:.1f} %, its "
+        f"validation error {errors.loc['bn', 'validation minus training']:.1f} points higher"
+    )
+    return said + (f"; the training error is higher with {', '.join(worse)}, under a recipe chosen with BN." if worse else ".")
+
+
 def curves_sentence(frame: pd.DataFrame, where: str = "above") -> str:
     """What `curves` says of several curves: who ends where, and whose validation error is unsteady. "" for fewer than two.
     `where` their figure stands, seen from the sentence: above or below."""

@@ -14,7 +14,7 @@ import pandas as pd
 from benchmarks import precision
 from lib import plots, runs, tables
 from lib.runs import Result
-from lib.study import LABELS, VARIANTS, Study
+from lib.study import AIMS, LABELS, VARIANTS, Study
 
 README, FIGURE = runs.ROOT / "README.md", runs.ROOT / "report" / "results.svg"
 BENCHMARKS = runs.ROOT / "benchmarks"
@@ -37,23 +37,27 @@ def finished(outputs=runs.ROOT / "outputs") -> dict[str, list[Result]]:
 
 def results_table(found: dict[str, list[Result]]) -> str:
     rows = [
-        "| norm | test accuracy | validation accuracy | seeds | best epoch | minutes a run | hardware |",
-        "|:--|--:|--:|--:|--:|--:|:--|",
+        "| norm | test accuracy | aim | validation accuracy | seeds | best epoch | minutes a run | hardware |",
+        "|:--|--:|--:|--:|--:|--:|--:|:--|",
     ]
     for variant, all_results in found.items():
         results = [result for result in all_results if not result.diverged]
         cells = [LABELS[variant] + f" ({len(all_results) - len(results)} diverged)" * (len(results) < len(all_results))]
         if not results:
-            rows.append(f"| {cells[0]} | – | – | 0 | – | – | – |")
+            rows.append(f"| {cells[0]} | – | – | – | 0 | – | – | – |")
             continue
         for split in ("test", "val"):
             values = np.array([result.score(split=split) for result in results])
             cells.append(f"{values.mean():.4f}" + (f" ± {values.std(ddof=1):.4f}" if len(values) > 1 else ""))
+        cells.insert(2, f"{AIMS[variant]:.3f}" if variant in AIMS else "–")
         minutes = np.mean([result.metrics["train_seconds"] for result in results]) / 60
         devices = {f"{r.env['device']}, {r.env['threads']} thread{'s' * (r.env['threads'] > 1)}" for r in results}
         best = ", ".join(str(result.best_epoch) for result in results)
         cells += [str(len(results)), best, f"{minutes:.0f}", "; ".join(sorted(devices))]
         rows.append("| " + " | ".join(cells) + " |")
+    converged = {v: results for v, results in found.items() if not any(result.diverged for result in results)}
+    if "bn" in converged:
+        rows += ["", tables.against_aims(converged, AIMS)]
     missing = [LABELS[v] for v in VARIANTS if v not in found]
     if missing:
         rows += ["", f"Not trained at this setting yet: {', '.join(missing)}."]

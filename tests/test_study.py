@@ -252,6 +252,18 @@ def test_every_pair_of_variants_is_compared():
     assert tables.above(many)[1] == "No pair differs clearly."
 
 
+def test_what_was_aimed_at_is_reported_as_reached_or_missed():
+    found = {"bn": [FakeResult(900), FakeResult(904, seed=1)], "gn": [FakeResult(880)], "nn": [FakeResult(850)]}
+    for results, training in zip(found.values(), (0.98, 0.95, 0.99), strict=True):
+        for result in results:
+            result.history = pd.DataFrame({"train_accuracy": [0.5, training], "val_accuracy": [0.5, 0.9]})
+    said = tables.against_aims(found, {"bn": 0.9, "gn": 0.89, "nn": 0.9, "ln": 0.9})
+    assert "reached: BN (+0.20); missed: GN (−1.00), NN (−5.00)." in said
+    assert "BN's training error after the last epoch is 2.0 %, its validation error 8.0 points higher; " in said
+    assert "the training error is higher with GN (5.0 %), under a recipe chosen with BN." in said
+    assert tables.against_aims(found, {"nn": 0.8}) == "Against the aims, in points, reached: NN (+5.00); missed: none."
+
+
 def test_differences_are_corrected_for_their_number():
     found = {"bn": [FakeResult(900)], "gn": [FakeResult(893)]}
     assert tables.differences(found, "bn")["verdict"].tolist() == ["lower in these runs"]
