@@ -109,7 +109,7 @@ def execute(source: Path, study: Study, parameters: dict, folder: Path) -> str:
             kernel_name="python3",
             cwd=source.parent,
             progress_bar=False,
-            extra_arguments=["--IPKernelApp.log_level=40"],  # errors only: what is wrong shows in the notebook
+            extra_arguments=["--IPKernelApp.log_level=50"],  # what is wrong shows in the notebook; shutdown logs an error too
         )
     except PapermillExecutionError as error:
         return f"{error.ename}: {error.evalue}"
