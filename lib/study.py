@@ -118,7 +118,7 @@ ALL = tuple(NORMS)
 #: notebook -> what it needs: a norm's key, key_8 for the small batch, or a group of runs, which Study has under that name.
 NOTEBOOKS = {
     "01_resnet_bn": ("torch_bn",),
-    "02_norm_sanity": ("torch_bn", "bn"),
+    "02_norm_sanity": ("torch_bn", "bn", "other_seed"),
     "03_six_variants": (*ALL, "other_seed"),
     "04_batch_size": ("torch_bn", "bn", "gn", "bn_8", "gn_8", "sweep", "other_seed"),
     "05_feature_quantiles": ALL,

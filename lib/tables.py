@@ -1,6 +1,6 @@
 """From finished runs to the DataFrames and sentences of the report. `found` is variant -> its runs, one a seed."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -10,6 +10,7 @@ from lib.data import Data
 from lib.norms import gates
 from lib.runs import Result, Run
 from lib.study import LABELS, Study
+from lib.train import evaluate
 
 Found = dict[str, list[Result]]
 
@@ -159,7 +160,11 @@ def against_aims(found: Found, aims: dict[str, float]) -> str:
     """Which variants reach the mean test accuracy (fraction) that `aims` sets for them, which miss it and by how much, and what
     the runs show of the reason: how well each fits its training images against BN ("bn", which must be there)."""
     gaps = {v: 100 * (np.mean([r.score() for r in found[v]]) - aims[v]) for v in aims if v in found}
-    names, errors = labels(found), curves(found).set_index(pd.Index(found))
+    names = labels(found)
+    training, validation = (
+        {v: round(100 * (1 - np.mean([r.score(split=split) for r in found[v]])), 1) for v in found}
+        for split in ("train", "val")
+    )
 
     def listed(kept):
         return ", ".join(f"{names[v]} ({signed(gap)})" for v, gap in gaps.items() if kept(gap)) or "none"
@@ -167,11 +172,10 @@ def against_aims(found: Found, aims: dict[str, float]) -> str:
     said = f"Against the aims, in points, reached: {listed(lambda gap: gap >= 0)}; missed: {listed(lambda gap: gap < 0)}."
     if all(gap >= 0 for gap in gaps.values()):
         return said
-    training = errors["training error"].round(1)
     worse = [f"{names[v]} ({training[v]:.1f} %)" for v, gap in gaps.items() if gap < 0 and training[v] > training["bn"]]
     said += (
-        f" Of the reason the runs show this much: BN's training error after the last epoch is {training['bn']:.1f} %, its "
-        f"validation error {errors.loc['bn', 'validation minus training']:.1f} points higher"
+        f" Of the reason the runs show this much: on images that are not augmented BN's kept weights have a training error of "
+        f"{training['bn']:.1f} % and a validation error {validation['bn'] - training['bn']:.1f} points higher"
     )
     return said + (f"; the training error is higher with {', '.join(worse)}, under a recipe chosen with BN." if worse else ".")
 
@@ -203,13 +207,19 @@ def curves_sentence(frame: pd.DataFrame, where: str = "above") -> str:
     )
 
 
-def epochs_to_reach(found: Found, targets) -> pd.DataFrame:
-    """First epoch with at least the given validation accuracy (fraction), the median over seeds; – if not all got there."""
+def epochs_to_reach(found: Found, targets, to_stay: bool = False) -> pd.DataFrame:
+    """First epoch with at least the given validation accuracy (fraction), or `to_stay` that from which on it is no lower again:
+    the median over seeds; – if not all got there."""
+
+    def epoch(history, target):
+        short = history["val_accuracy"] < target
+        return history.loc[(~short[::-1]).cummin()[::-1] if to_stay else ~short, "epoch"].min()
+
     rows = []
     for variant, results in found.items():
         row = {"variant": labels(found)[variant]}
         for target in targets:
-            reached = [r.history.loc[r.history["val_accuracy"] >= target, "epoch"].min() for r in results]
+            reached = [epoch(r.history, target) for r in results]
             row[f"{100 * target:.0f} %"] = "–" if np.isnan(reached).any() else f"{np.median(reached):g}"
         rows.append(row)
     return pd.DataFrame(rows)
@@ -228,7 +238,7 @@ def differences(found: Found, reference: str, noise: float = 0.0) -> pd.DataFram
             verdict = "higher" if low > 0 else "lower" if high < 0 else "no clear difference"
             if noise and {variant, reference} == {"torch_bn", "bn"}:
                 verdict = "the same layer"
-            elif noise and abs(gap) <= noise:
+            elif "clear" not in verdict and abs(gap) <= noise:
                 verdict = WITHIN_NOISE
             elif "clear" not in verdict:
                 verdict += in_these_runs({v: found[v] for v in (variant, reference)})
@@ -300,10 +310,10 @@ def not_clearly_below(found: Found, best: str, noise: float = 0.0) -> list[str]:
     return [labels(found)[v] for v, (gap, _, high) in gaps.items() if high >= 0 or 100 * abs(gap) <= noise]
 
 
-def above(found: Found, noise: float = 0.0) -> tuple[pd.DataFrame, str]:
-    """Test accuracy of every variant minus every other's, in points, best first, and a sentence that names which is clearly
-    above which. A star marks a gap of which the interval, corrected for all `pairs`, lies beyond zero and that is larger than
-    `noise` (as of `differences`)."""
+def above(found: Found, noise: float = 0.0) -> tuple[pd.DataFrame, dict[str, list[str]]]:
+    """Test accuracy of every variant minus every other's, in points, best first, and for each variant those that it is clearly
+    above. Clear, and marked by a star, is a gap of which the interval, corrected for all `pairs`, lies beyond zero and that is
+    larger than `noise` (as of `differences`)."""
     order, names = sorted(found, key=lambda v: -np.mean([result.score() for result in found[v]])), labels(found)
     rows, below = [], {}
     for a in order:
@@ -315,8 +325,39 @@ def above(found: Found, noise: float = 0.0) -> tuple[pd.DataFrame, str]:
             if clear and gap > 0:
                 below.setdefault(names[a], []).append(names[b])
         rows.append(row)
-    said = "; ".join(f"{name} above {', '.join(others)}" for name, others in below.items())
-    return pd.DataFrame(rows), f"Clear{in_these_runs(found)}: {said}." if said else "No pair differs clearly."
+    return pd.DataFrame(rows), below
+
+
+def above_sentence(below: dict[str, list[str]]) -> str:
+    """What `above` found clear, in words: no sentence yet, but what can follow a colon."""
+    return "; ".join(f"{name} above {', '.join(others)}" for name, others in below.items() if others) or "none"
+
+
+@dataclass(frozen=True)
+class Rescored:
+    """A result by its right answers on other images than its test images, for all that compares test accuracies."""
+
+    run: Run
+    right: np.ndarray  # bool (N,)
+    diverged = False
+
+    def correct(self) -> np.ndarray:
+        return self.right
+
+    def score(self) -> float:
+        return self.right.mean()
+
+
+def on_validation(found: Found, data: Data, augmented: bool) -> dict[str, list[Rescored]]:
+    """The kept weights' answers on the validation images: as they are, or cropped and mirrored as training shows them."""
+
+    def right(result):
+        if not augmented:
+            return result.correct("val")
+        shown = data.augmented(data.val, result.run.augment, result.run.seed)
+        return evaluate(result.model(), data, shown)["predictions"] == data.val.labels.numpy()
+
+    return {v: [Rescored(r.run, right(r)) for r in results] for v, results in found.items()}
 
 
 def gap_of(found: Found, a: str, b: str, comparisons: int = 1) -> tuple[float, float, float]:
@@ -378,18 +419,24 @@ def basis(found: Found) -> str:
 
 
 def noise(found: Found, again: list[Result]) -> tuple[float, str]:
-    """With one seed: by how much (points of test accuracy) trainings of the same layer differ, which are PyTorch's BN, ours,
-    and ours from another seed (`again`), and a sentence on it. 0 and "" with more seeds: then the intervals cover that."""
+    """With one seed: by how much (points, the larger of test and validation accuracy) trainings of the same layer differ, which
+    are PyTorch's BN, ours, and ours from another seed (`again`), and a sentence on it. 0 and "" with more seeds: then the
+    intervals cover that."""
     if seeds_used(found) > 1:
         return 0.0, ""
     same = {"PyTorch's BN and ours, from the same start,": found["torch_bn"]}
     if again and not again[0].diverged:
         same["ours from two starts"] = again
-    gaps = {name: 100 * abs(results[0].score() - found["bn"][0].score()) for name, results in same.items()}
+    of_bn = found["bn"][0]
+    gaps = {
+        name: 100 * max(abs(results[0].score(split=split) - of_bn.score(split=split)) for split in ("test", "val"))
+        for name, results in same.items()
+    }
     words = " and ".join(f"{name} by {gap:.2f} points" for name, gap in gaps.items())
     return max(gaps.values()), (
-        f"Two trainings of one and the same layer differ as well: {words} of test accuracy. A difference that is not larger is "
-        "not taken for an effect in this section, whatever its interval. That is a weak measure: of variants that differ in "
+        f"Two trainings of one and the same layer differ as well: {words} of test or validation accuracy, whichever is more. A "
+        "difference that is not larger is not taken for an effect in this section, whatever its interval. That is a weak "
+        "measure: of variants that differ in "
         f"nothing, one in {len(gaps) + 1} would lie beyond it."
     )
 

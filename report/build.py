@@ -233,9 +233,13 @@ def abstract(study: Study, headlines: list[tuple[str, str]], left_out: int) -> s
 
 def appendix(study: Study) -> list:
     """How the results were made: every run, its cost and where it ran. Only runs that are finished are listed."""
-    rows, environments = [], []
-    for name in EVERYTHING:
-        planned = study.runs_of([name])
+    rows, environments, listed = [], [], set()
+    probes = study.recipe_probes() if (study.profile, study.dataset) == ("paper", "cifar10") else {}
+    groups = {name: study.runs_of([name]) for name in EVERYTHING}
+    groups["what was tried for the recipe"] = [run for planned in probes.values() for run in planned]
+    for name, planned in groups.items():
+        planned = [run for run in planned if run.id not in listed]
+        listed |= {run.id for run in planned}
         results = [runs.Result(run, study.outputs) for run in planned if runs.Folder(run, study.outputs).sound]
         environments += [result.env for result in results]
         # A variant has a row for each run; a group of many runs one for all of them.

@@ -14,6 +14,7 @@ from test_data import write_folder
 
 from lib import runs, study, tables
 from lib.study import ALL, NOTEBOOKS, Study
+from lib.train import evaluate
 
 PAPER = Study("paper", "cifar10")
 
@@ -182,17 +183,15 @@ class FakeResult:
 
     diverged = False
 
-    def __init__(self, right, total=1000, seed=0):
-        self.right = np.arange(total) < right
+    def __init__(self, right, total=1000, seed=0, **others):
+        self.right, self.others = np.arange(total) < right, others  # accuracies on other splits
         self.run = SimpleNamespace(seed=seed)
-
-    diverged = False
 
     def correct(self, split="test"):
         return self.right
 
-    def score(self):
-        return self.right.mean()
+    def score(self, split="test"):
+        return self.others.get(split, self.right.mean())
 
 
 def test_a_difference_within_the_interval_is_called_no_clear_difference():
@@ -200,6 +199,7 @@ def test_a_difference_within_the_interval_is_called_no_clear_difference():
     found["gn"][0].right = found["bn"][0].right[::-1].copy()
     assert tables.compared(found, "bn", "gn").startswith("there is no clear difference between BN and GN (+0.00 points")
     assert tables.differences(found, "bn")["verdict"].tolist() == ["no clear difference"]
+    assert tables.differences(found, "bn", noise=1.0)["verdict"].tolist() == ["no clear difference"]
 
 
 def test_a_clear_difference_has_direction_size_and_interval():
@@ -223,6 +223,7 @@ def test_two_trainings_of_one_layer_are_the_measure_of_a_single_seed():
     noise, said = tables.noise(found, [FakeResult(925, seed=1)])
     assert noise == pytest.approx(2.5)
     assert "from the same start, by 0.40 points and ours from two starts by 2.50 points" in said
+    assert tables.noise(found, [FakeResult(901, seed=1, val=0.93)])[0] == pytest.approx(3.0)  # by validation accuracy
     assert tables.noise(found, [])[0] == pytest.approx(0.4)
     verdicts = tables.differences(found, "bn", noise)["verdict"].tolist()
     assert verdicts == ["the same layer", tables.WITHIN_NOISE, "lower in these runs"]
@@ -236,32 +237,57 @@ def test_two_trainings_of_one_layer_are_the_measure_of_a_single_seed():
 
 def test_every_pair_of_variants_is_compared():
     found = {"gn": [FakeResult(880)], "bn": [FakeResult(900)], "ln": [FakeResult(850)]}
-    frame, said = tables.above(found)
+    frame, below = tables.above(found)
     assert frame.columns.tolist() == ["variant", "BN", "GN", "LN"] and frame["variant"].tolist() == ["BN", "GN", "LN"]
     assert frame.iloc[:, 1:].to_numpy().tolist() == [
         ["–", "+2.00*", "+5.00*"],
         ["−2.00*", "–", "+3.00*"],
         ["−5.00*", "−3.00*", "–"],
     ]
-    assert said == "Clear in these runs: BN above GN, LN; GN above LN."
-    frame, said = tables.above(found, noise=3.5)
-    assert frame["GN"].tolist() == ["+2.00", "–", "−3.00"] and said == "Clear in these runs: BN above LN."
+    assert below == {"BN": ["GN", "LN"], "GN": ["LN"]}
+    assert tables.above_sentence(below) == "BN above GN, LN; GN above LN"
+    frame, below = tables.above(found, noise=3.5)
+    assert frame["GN"].tolist() == ["+2.00", "–", "−3.00"] and below == {"BN": ["LN"]}
     close = {"bn": [FakeResult(900)], "gn": [FakeResult(893)]}
-    assert tables.above(close)[1] == "Clear in these runs: BN above GN."  # but out of many pairs it is not:
+    assert tables.above(close)[1] == {"BN": ["GN"]}  # but out of many pairs it is not clear:
     many = close | {name: [FakeResult(900)] for name in ("torch_bn", "in", "bin", "ln", "nn")}
-    assert tables.above(many)[1] == "No pair differs clearly."
+    assert tables.above(many)[1] == {} and tables.above_sentence({"BN": []}) == "none"
 
 
 def test_what_was_aimed_at_is_reported_as_reached_or_missed():
-    found = {"bn": [FakeResult(900), FakeResult(904, seed=1)], "gn": [FakeResult(880)], "nn": [FakeResult(850)]}
-    for results, training in zip(found.values(), (0.98, 0.95, 0.99), strict=True):
-        for result in results:
-            result.history = pd.DataFrame({"train_accuracy": [0.5, training], "val_accuracy": [0.5, 0.9]})
+    found = {
+        "bn": [FakeResult(900, train=0.98, val=0.9), FakeResult(904, seed=1, train=0.98, val=0.9)],
+        "gn": [FakeResult(880, train=0.95)],
+        "nn": [FakeResult(850, train=0.99)],
+    }
     said = tables.against_aims(found, {"bn": 0.9, "gn": 0.89, "nn": 0.9, "ln": 0.9})
     assert "reached: BN (+0.20); missed: GN (−1.00), NN (−5.00)." in said
-    assert "BN's training error after the last epoch is 2.0 %, its validation error 8.0 points higher; " in said
+    assert "a training error of 2.0 % and a validation error 8.0 points higher; " in said
     assert "the training error is higher with GN (5.0 %), under a recipe chosen with BN." in said
     assert tables.against_aims(found, {"nn": 0.8}) == "Against the aims, in points, reached: NN (+5.00); missed: none."
+
+
+def test_the_epoch_from_which_an_accuracy_stays():
+    result = FakeResult(900)
+    result.history = pd.DataFrame({"epoch": range(1, 7), "val_accuracy": [0.4, 0.6, 0.4, 0.6, 0.8, 0.7]})
+    first = tables.epochs_to_reach({"bn": [result]}, (0.3, 0.5, 0.8, 0.9)).iloc[0].tolist()
+    assert first == ["BN", "1", "2", "5", "–"]
+    stays = tables.epochs_to_reach({"bn": [result]}, (0.3, 0.5, 0.8, 0.9), to_stay=True).iloc[0].tolist()
+    assert stays == ["BN", "1", "4", "–", "–"]
+
+
+def test_validation_images_as_training_shows_them(tmp_path):
+    """The same weights on other images: black pixels at the border of most, so that some answers differ."""
+    study = Study("smoke", outputs=tmp_path)
+    data, found = study.data(), study.fit(["bn", "in"], progress=False)
+    plain, shown = (tables.on_validation(found, data, augmented) for augmented in (False, True))
+    for v, (result,) in found.items():
+        assert plain[v][0].score() == result.score(split="val")
+        images = data.augmented(data.val, "crop", 0)
+        answers = evaluate(result.model(), data, images)["predictions"]
+        assert (shown[v][0].correct() == (answers == data.val.labels.numpy())).all()
+    assert any((plain[v][0].correct() != shown[v][0].correct()).any() for v in found)
+    assert len(tables.above(shown)[0]) == 2
 
 
 def test_differences_are_corrected_for_their_number():
