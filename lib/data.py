@@ -19,8 +19,10 @@ from filelock import FileLock
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parent.parent
-AUGMENTATIONS = ("none", "crop", "crop+flip", "crop+flip+cutout")
-PAD = 4  # black pixels around a training image before it is cropped: He et al. 2016, section 4.2
+AUGMENTATIONS = ("none", "crop", "crop+flip", "crop+flip+cutout", "crop+flip+mean", "crop+flip+reflect")
+PAD = (
+    4  # pixels around a training image before it is cropped: He et al. 2016, section 4.2; black, the mean or the image mirrored
+)
 CUTOUT_SHARE = 4  # the sides of cutout's hole (DeVries & Taylor 2017) are the image's divided by this
 VAL_FRACTION = 0.2  # of the training images: 10,000 of CIFAR-10's 50,000, as the assignment asks
 
@@ -52,6 +54,7 @@ class Data:
     classes: tuple[str, ...]
     mean: Tensor
     std: Tensor
+    padding: str = "black"  # of the training images: or mean, or reflect
 
     def to(self, device) -> "Data":
         moved = {name: getattr(self, name).to(device) for name in ("train", "val", "test", "mean", "std")}
@@ -68,8 +71,22 @@ class Data:
 
     @cached_property
     def padded(self) -> Tensor:
-        """The training images with PAD black pixels around each, a row for each pixel: uint8 (N * (H + 8) * (W + 8), 3)."""
-        return F.pad(self.train.images, [PAD] * 4).permute(0, 2, 3, 1).reshape(-1, 3)
+        """The training images with PAD pixels around each, a row for each pixel: uint8 (N * (H + 8) * (W + 8), 3)."""
+        images, (height, width) = self.train.images, self.train.images.shape[2:]
+        if self.padding == "reflect":
+            images = images[:, :, mirrored(height)[:, None], mirrored(width)]
+        else:
+            images = F.pad(images, [PAD] * 4)
+        if self.padding == "mean":
+            grey = (255 * self.mean).round().to(torch.uint8)[:, None, None]
+            border = F.pad(torch.zeros(height, width, dtype=torch.bool, device=grey.device), [PAD] * 4, value=True)
+            images = torch.where(border, grey, images)
+        return images.permute(0, 2, 3, 1).reshape(-1, 3)
+
+    def padded_for(self, how: str) -> "Data":
+        """These data with the border that an augmentation asks for."""
+        kind = how.split("+")[-1]
+        return replace(self, padding=kind) if kind in ("mean", "reflect") else self
 
     def cropped(self, plan: Tensor) -> Tensor:
         """The training images that the rows of an `epoch_plan` name, cropped, flipped and with the black hole that they
@@ -85,7 +102,7 @@ class Data:
 
     def augmented(self, split: Split, how: str, seed: int) -> Split:
         """A split's images as training would show them in some epoch, in their own order."""
-        source = replace(self, train=split)
+        source = replace(self, train=split).padded_for(how)
         plan = epoch_plan(source, len(split), how, seed, epoch=1)
         plan = plan[plan[:, 0].argsort()]
         parts = [source.cropped(rows) for rows in plan.split(1000)]
@@ -347,6 +364,12 @@ def epoch_plan(data: Data, batch_size: int, how: str, seed: int, epoch: int) -> 
             centre = (torch.rand(len(rows), 2, generator=rng) * sides).long()
             rows[:, 4:] = centre - sides // CUTOUT_SHARE // 2
     return plan
+
+
+def mirrored(size: int) -> Tensor:
+    """For the places -PAD to size + PAD of a line of pixels, the places within it, mirrored at the first and the last."""
+    place = torch.arange(-PAD, size + PAD) % (2 * size - 2)
+    return torch.minimum(place, 2 * size - 2 - place)
 
 
 def within(distance: Tensor, size: int) -> Tensor:

@@ -33,6 +33,18 @@ RECIPE = {
 }
 RECIPE_ON_DIGITS = {"nn": {"clip_norm": 1.0}}  # there the better way on validation data
 
+LABELS = {
+    "torch_bn": "PyTorch BN",
+    "bn": "BN",
+    "in": "IN",
+    "bin": "BIN",
+    "ln": "LN",
+    "gn": "GN",
+    "nn": "NN",
+    "bn_8": "BN (batch 8)",
+    "gn_8": "GN (batch 8)",
+}
+
 SHORT = {"weight_decay": 5e-4, "epochs": 12}
 #: What was tried for `paper`, with torch_bn unless said, and compared by validation accuracy. A cosine unless said.
 RECIPE_PROBES = {
@@ -43,6 +55,12 @@ RECIPE_PROBES = {
     "weight decay 5e-4, 100 epochs": {"weight_decay": 5e-4},
     "weight decay 1e-3, 100 epochs": {"weight_decay": 1e-3},
     "weight decay 5e-4, cutout of 8×8 pixels, 100 epochs": {"augment": "crop+flip+cutout"},
+    **{
+        f"{LABELS[norm]}, crops from images padded with {what}, 12 epochs": SHORT
+        | {"norm": norm, "augment": f"crop+flip+{kind}"}
+        for norm in ("torch_bn", "gn")
+        for kind, what in (("mean", "the mean"), ("reflect", "their reflection"))
+    },
     "no warm-up, 12 epochs": SHORT | {"warmup_epochs": 0},
     "warm-up of 4 epochs, 12 epochs": SHORT | {"warmup_epochs": 4},
     **{f"GN, groups of {size} channels, 12 epochs": SHORT | {"norm": "gn", "group_size": size} for size in (2, 4, 8, 16)},
@@ -130,18 +148,6 @@ NOTEBOOKS = {
 }
 
 EVERYTHING = tuple(dict.fromkeys(name for names in NOTEBOOKS.values() for name in names))
-
-LABELS = {
-    "torch_bn": "PyTorch BN",
-    "bn": "BN",
-    "in": "IN",
-    "bin": "BIN",
-    "ln": "LN",
-    "gn": "GN",
-    "nn": "NN",
-    "bn_8": "BN (batch 8)",
-    "gn_8": "GN (batch 8)",
-}
 
 VARIANTS = tuple(name for name in EVERYTHING if name in LABELS)
 

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,20 @@ def test_augmented_images_keep_their_order():
     assert torch.equal(whole.augmented(whole.val, "none", 0).images, whole.val.images)
     moved = (shown.images != whole.val.images).flatten(1).any(1)
     assert moved.double().mean() > 0.5
+
+
+@pytest.mark.parametrize("how", data.AUGMENTATIONS)
+def test_crops_show_the_image_and_the_border_that_they_name(how):
+    found = replace(data.load("digits", train_size=8), mean=torch.tensor([0.2, 0.4, 0.6])).padded_for(how)
+    top_left = torch.tensor([[3, 0, 0, 0, 32, 32]])  # the crop that is furthest to the top and left
+    shown = found.cropped(top_left)[0].permute(2, 0, 1)
+    image = found.train.images[3]
+    assert torch.equal(shown[:, 4:, 4:], image[:, :-4, :-4])
+    if "reflect" in how:
+        assert torch.equal(shown, torch.from_numpy(np.pad(image, ((0, 0), (4, 4), (4, 4)), "reflect"))[:, :32, :32])
+    else:
+        grey = [51, 102, 153] if "mean" in how else [0, 0, 0]
+        assert torch.equal(shown[:, :4].unique(dim=1).flatten(1), torch.tensor(grey, dtype=torch.uint8)[:, None].expand(3, 32))
 
 
 def fake_cifar(folder: Path, monkeypatch, per_batch=20) -> Path:
