@@ -124,14 +124,22 @@ def draw(ax, variant: str, label: str, frames: list[pd.DataFrame], column: str, 
         ax.fill_between(epochs, low, high, color=color, alpha=0.2, linewidth=0)
 
 
+def from_one(ax) -> None:
+    """A y axis that is logarithmic from 1 on and linear below, down to 0, with plain numbers."""
+    ax.set_yscale("symlog", linthresh=1)
+    ax.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1, subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter(ScalarFormatter())
+
+
 def epoch_axis(ax) -> None:
     ax.set_xlabel("epoch")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
 
 
 def learning_curves(histories: dict[str, list[pd.DataFrame]], labels: dict[str, str], loss: str = "loss (nats)") -> Figure:
-    """Training and validation error (%) and loss, one line per variant; `loss` is the axis' label."""
-    fig, axes = plt.subplots(2, 2, figsize=(WIDTH, 4.2), sharex=True, sharey="row")
+    """Training and validation error (%) and loss, one line per variant and a scale of its own for each panel; `loss` is the
+    axis' label."""
+    fig, axes = plt.subplots(2, 2, figsize=(WIDTH, 4.9), sharex=True)
     for row, (kind, unit) in enumerate((("accuracy", "error (%)"), ("loss", loss))):
         for column, part in enumerate(("train", "val")):
             ax = axes[row, column]
@@ -139,9 +147,12 @@ def learning_curves(histories: dict[str, list[pd.DataFrame]], labels: dict[str, 
                 draw(ax, variant, labels[variant], frames, f"{part}_{kind}", as_error=kind == "accuracy")
             ax.set_title({"train": "training", "val": "validation"}[part] + " " + unit.split(" ")[0])
             ax.set_ylabel(unit)
-            if kind == "loss":
+            epoch_axis(ax)
+            if kind == "accuracy":
+                from_one(ax)
+                ax.set_xlabel("")
+            else:
                 ax.set_yscale("log")
-                epoch_axis(ax)
     handles, names = axes[0, 0].get_legend_handles_labels()
     fig.legend(handles, names, loc="outside upper center", ncols=min(len(names), 7), handlelength=2.6)
     return fig
@@ -306,16 +317,6 @@ def spread_curves(histories: dict[str, list[pd.DataFrame]], labels: dict[str, st
     return fig
 
 
-def quantile_curves(history: pd.DataFrame, variant: str, label: str) -> Figure:
-    """The four feature quantiles of one run by epoch."""
-    fig, ax = plt.subplots(figsize=(WIDTH, 2.6))
-    quantile_lines(ax, history, variant)
-    ax.set_title(label)
-    ax.set_ylabel("feature value")
-    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-    return fig
-
-
 def quantile_lines(ax, history: pd.DataFrame, variant: str) -> None:
     color = style_of(variant)[0]
     names = {"q99": "99th", "q80": "80th", "q20": "20th", "q01": "1st"}
@@ -325,11 +326,13 @@ def quantile_lines(ax, history: pd.DataFrame, variant: str) -> None:
     epoch_axis(ax)
 
 
-def quantile_grid(histories: dict[str, pd.DataFrame], labels: dict[str, str]) -> Figure:
-    """The quantiles of every variant on the same axes: one panel each, all panels with the same scale."""
-    columns = 4
+def quantile_grid(histories: dict[str, pd.DataFrame], labels: dict[str, str], same_axis: bool = True) -> Figure:
+    """The quantiles of every variant by epoch, a panel each: with one scale for all, linear up to 1 and logarithmic above, or
+    each with a linear one of its own."""
+    columns = 4 if same_axis else 2
     rows = -(-len(histories) // columns)
-    fig, axes = plt.subplots(rows, columns, figsize=(WIDTH, 1.9 * rows + 0.3), sharex=True, sharey=True, squeeze=False)
+    size = (WIDTH, (1.9 if same_axis else 1.75) * rows + 0.3)
+    fig, axes = plt.subplots(rows, columns, figsize=size, sharex=True, sharey=same_axis, squeeze=False)
     for ax, (variant, history) in zip(axes.flat, histories.items(), strict=False):
         quantile_lines(ax, history, variant)
         ax.set_title(labels[variant])
@@ -341,10 +344,9 @@ def quantile_grid(histories: dict[str, pd.DataFrame], labels: dict[str, str]) ->
         ax.set_xlabel("epoch")
     for ax in axes[:, 0]:
         ax.set_ylabel("feature value")
-    axes[0, 0].set_yscale("symlog", linthresh=1)
-    axes[0, 0].yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1, subs=(1, 2, 5)))
-    axes[0, 0].yaxis.set_major_formatter(ScalarFormatter())
-    axes[0, 0].set_ylim(bottom=0)
+    if same_axis:
+        from_one(axes[0, 0])
+        axes[0, 0].set_ylim(bottom=0)
     return fig
 
 

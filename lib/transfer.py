@@ -152,7 +152,7 @@ def binary_scores(labels: np.ndarray, values: np.ndarray, predictions: np.ndarra
         "high": high,
         "always the rest": float(1 - labels.mean()),
         **dict(zip(("gain", "gain low", "gain high"), metrics.difference([labels == predictions], [~labels]), strict=True)),
-        "precision": float(precision_score(labels, predictions, zero_division=0.0)),
+        "precision": float(precision_score(labels, predictions, zero_division=np.nan)),
         "recall": float(recall_score(labels, predictions)),
         "ROC area": float(roc_auc_score(labels, values)),
         "average precision": float(average_precision_score(labels, values)),

@@ -272,6 +272,8 @@ def test_scores_of_one_class_against_the_rest_by_hand():
     assert (scores["accuracy"], scores["always the rest"], scores["precision"], scores["recall"]) == (0.8, 0.8, 0.5, 0.5)
     assert scores["ROC area"] == pytest.approx(15 / 16)  # of 16 pairs, one is in the wrong order
     assert scores["average precision"] == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
+    none = transfer.binary_scores(labels, values, np.zeros(10, dtype=bool))
+    assert np.isnan(none["precision"]) and none["recall"] == 0  # of nothing, no share can be right
     points = transfer.curves(labels, values)
     roc = points[points["curve"] == "roc"]
     assert (roc.iloc[0][["x", "y"]] == 0).all() and (roc.iloc[-1][["x", "y"]] == 1).all()
