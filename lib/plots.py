@@ -340,8 +340,9 @@ def quantile_grid(histories: dict[str, pd.DataFrame], labels: dict[str, str], sa
     for ax in axes.flat[len(histories) :]:
         ax.axis("off")
         ax.legend(*axes[0, 0].get_legend_handles_labels(), loc="center", labelcolor="black")
-    for ax in axes[-1]:
+    for ax in axes.flat[: len(histories)][-columns:]:  # the lowest of each column
         ax.set_xlabel("epoch")
+        ax.tick_params(labelbottom=True)
     for ax in axes[:, 0]:
         ax.set_ylabel("feature value")
     if same_axis:
