@@ -321,10 +321,16 @@ class Study:
         return found | (self.fit_all({"combined": combined}, progress) if combined else {})
 
     def runs_of(self, names) -> list[Run]:
-        """Every run behind the names of NOTEBOOKS, each once, as far as they are known."""
-        planned = [run for runs_of_one in self.plan(names).values() for run in runs_of_one]
-        planned += (self.cnn_combined() or []) if "cnn" in names else []
-        return list({run.id: run for run in planned}.values())
+        """Every run behind the names of NOTEBOOKS, each once, as far as they are known and can be trained."""
+        planned = {run.id: run for runs_of_one in self.plan(names).values() for run in runs_of_one}
+        planned |= {run.id: run for run in (self.cnn_combined() or [] if "cnn" in names else [])}
+        lost = self.lost_starts(planned)
+        return [run for run in planned.values() if run.init not in lost]
+
+    def lost_starts(self, planned: dict[str, Run]) -> set[str]:
+        """Ids of those of the planned runs (id -> Run) that others would start from and that diverged."""
+        starts = [planned[run.init] for run in planned.values() if run.init in planned]
+        return {run.id for run in starts if runs.Folder(run, self.outputs).sound and Result(run, self.outputs).diverged}
 
     def fit_all(self, plan: dict[str, list[Run]], progress: bool = True) -> Results:
         """The finished runs of a plan, which names them. Every missing run is held against its data before any is trained,
@@ -336,7 +342,7 @@ class Study:
                 transfer.initial_weights(run, self.outputs)
         if any(run.init not in ("", "imagenet") for run in planned.values()) and not all(run.init for run in planned.values()):
             self.fit_all({"": [run for run in planned.values() if not run.init]}, progress)
-            lost = {run.id for run in planned.values() if not run.init and Result(run, self.outputs).diverged}
+            lost = self.lost_starts(planned)
             planned = {run.id: run for run in planned.values() if run.init not in lost}
         missing, loaded = [run for run in planned.values() if not runs.Folder(run, self.outputs).sound], {}
         for run in missing:
