@@ -56,10 +56,17 @@ RECIPE_PROBES = {
     "weight decay 1e-3, 100 epochs": {"weight_decay": 1e-3},
     "weight decay 5e-4, cutout of 8×8 pixels, 100 epochs": {"augment": "crop+flip+cutout"},
     **{
-        f"{LABELS[norm]}, crops from images padded with {what}, 12 epochs": SHORT
-        | {"norm": norm, "augment": f"crop+flip+{kind}"}
-        for norm in ("torch_bn", "gn")
-        for kind, what in (("mean", "the mean"), ("reflect", "their reflection"))
+        f"{LABELS[norm]}, crops from images padded with {what}, {epochs} epochs": {
+            "norm": norm,
+            "augment": f"crop+flip+{kind}",
+            "epochs": epochs,
+        }
+        for kind, what, epochs, norms in (
+            ("mean", "the mean", 12, ("torch_bn", "gn")),
+            ("reflect", "their reflection", 12, ("torch_bn", "gn")),
+            ("reflect", "their reflection", 100, ("gn", "in")),
+        )
+        for norm in norms
     },
     "no warm-up, 12 epochs": SHORT | {"warmup_epochs": 0},
     "warm-up of 4 epochs, 12 epochs": SHORT | {"warmup_epochs": 4},
