@@ -9,15 +9,21 @@ from lib import metrics, runs
 from lib.data import Data
 from lib.norms import gates
 from lib.runs import Result, Run
-from lib.study import LABELS, Study
+from lib.study import BLACK, LABELS, Study
 from lib.train import evaluate
 
 Found = dict[str, list[Result]]
 
 #: What the reader of `recipe`'s table must know.
 RECIPE_NOTE = (
-    "PyTorch BN, weight decay 5e-4 and a cosine after 2 epochs of warm-up unless said; one seed, scored at the best validation "
-    "epoch; intervals cover the choice of the validation images (paired) and are not corrected for their number."
+    "PyTorch BN, weight decay 5e-4 and a cosine after 2 epochs of warm-up unless said, crops from images with a black border; "
+    "one seed, scored at the best validation epoch; intervals cover the choice of the validation images (paired) and are not "
+    "corrected for their number."
+)
+#: The same of `borders`' table.
+BORDERS_NOTE = (
+    "Validation accuracy by the border that training images get before they are cropped: black, the mean of all, or their own "
+    "reflection, which is used. One seed; the intervals as above."
 )
 
 
@@ -367,26 +373,53 @@ def gap_of(found: Found, a: str, b: str, comparisons: int = 1) -> tuple[float, f
 
 def recipe(study: Study, known=None) -> tuple[pd.DataFrame, list[str]]:
     """What was tried for the recipe, as far as it is trained (or `known`, a set of run ids, has it): best validation accuracy
-    and that minus the accuracy of the study's own recipe over as many epochs. And the names of what is not trained."""
+    and that minus the accuracy of the recipe that was kept over as many epochs. And the names of what is not trained."""
     plan = {name: probes[0] for name, probes in study.recipe_probes().items()}
 
-    def there(run: Run) -> bool:
-        return runs.Folder(run, study.outputs).sound and (known is None or run.id in known)
+    found, rows = trained(study, plan, known), []
+    for name, result in found.items():
+        used = replace(study.runs(result.run.norm)[0], epochs=result.run.epochs, **BLACK)
+        against = {} if used == result.run else trained(study, {"used": used}, known)
+        gap, limits = gap_on_validation(result, against["used"]) if against else ("used" if used == result.run else "–", "–")
+        row = {"recipe": name, "validation accuracy": said_on_validation(result), "against the one used, points": gap}
+        rows.append(row | {"95 % interval": limits})
+    return pd.DataFrame(rows), [name for name in plan if name not in found]
 
-    rows = []
-    for name, run in plan.items():
-        if not there(run):
-            continue
-        result, used = Result(run, study.outputs), replace(study.runs(run.norm)[0], epochs=run.epochs)
-        accuracy = "diverged" if result.diverged else f"{result.score(split='val'):.4f}"
-        gap, limits = "used" if used == run else "–", "–"
-        both = [result, Result(used, study.outputs)] if used != run and there(used) else []
-        if both and not any(r.diverged for r in both):
-            gap, *ends = (signed(100 * value) for value in metrics.difference(*([r.correct("val")] for r in both)))
-            limits = " to ".join(ends)
-        row = {"recipe": name, "validation accuracy": accuracy, "against the one used, points": gap, "95 % interval": limits}
-        rows.append(row)
-    return pd.DataFrame(rows), [name for name, run in plan.items() if not there(run)]
+
+def borders(study: Study, known=None) -> tuple[pd.DataFrame, list[str]]:
+    """What `study.borders()` gives, as far as it is trained (or known): a row for each norm and number of epochs that has the
+    border used and another, with each border's best validation accuracy and the used one's minus the black one's. And the names
+    of what is not trained."""
+    plan = {key: planned[0] for key, planned in study.borders().items()}
+    found, rows = trained(study, plan, known), []
+    for epochs, norm in dict.fromkeys(key[:2] for key in plan):
+        black, mean, reflected = (found.get((epochs, norm, border)) for border in ("black", "mean", "reflect"))
+        if black and reflected:
+            gap, limits = gap_on_validation(reflected, black)
+            row = {"variant": LABELS[norm], "epochs": str(epochs)}
+            row |= {"black": said_on_validation(black), "mean": said_on_validation(mean) if mean else "–"}
+            row |= {"reflection": said_on_validation(reflected), "reflection minus black, points": gap, "95 % interval": limits}
+            rows.append(row)
+    missing = [f"{LABELS[norm]}, border {border}, {epochs} epochs" for epochs, norm, border in plan.keys() - found.keys()]
+    return pd.DataFrame(rows), sorted(missing)
+
+
+def trained(study: Study, plan: dict, known=None) -> dict:
+    """Those of a plan's runs, by their keys, that are finished in the study's folder, or that `known` (run ids) has of them."""
+    there = {k: run for k, run in plan.items() if runs.Folder(run, study.outputs).sound and (known is None or run.id in known)}
+    return {key: Result(run, study.outputs) for key, run in there.items()}
+
+
+def said_on_validation(result: Result) -> str:
+    return "diverged" if result.diverged else f"{result.score(split='val'):.4f}"
+
+
+def gap_on_validation(a: Result, b: Result) -> tuple[str, str]:
+    """Validation accuracy of a minus b's in points, and its 95 % interval; – where one diverged."""
+    if a.diverged or b.diverged:
+        return "–", "–"
+    gap, low, high = (signed(100 * value) for value in metrics.difference([a.correct("val")], [b.correct("val")]))
+    return gap, f"{low} to {high}"
 
 
 def setting(study: Study, data: Data) -> str:

@@ -234,7 +234,7 @@ def abstract(study: Study, headlines: list[tuple[str, str]], left_out: int) -> s
 def appendix(study: Study) -> list:
     """How the results were made: every run, its cost and where it ran. Only runs that are finished are listed."""
     rows, environments, listed = [], [], set()
-    probes = study.recipe_probes() if (study.profile, study.dataset) == ("paper", "cifar10") else {}
+    probes = study.probes() if (study.profile, study.dataset) == ("paper", "cifar10") else {}
     groups = {name: study.runs_of([name]) for name in EVERYTHING}
     groups["what was tried for the recipe"] = [run for planned in probes.values() for run in planned]
     for name, planned in groups.items():

@@ -65,11 +65,13 @@ def results_table(found: dict[str, list[Result]]) -> str:
 
 
 def recipe_table(outputs=runs.ROOT / "outputs") -> str:
-    frame, missing = tables.recipe(Study("paper", "cifar10", outputs=outputs), committed())
-    rows = [f"| {' | '.join(frame.columns)} |", "|:--" + "|--:" * (len(frame.columns) - 1) + "|"]
-    rows += [f"| {' | '.join(row)} |" for row in frame.itertuples(index=False)]
-    rows += ["", tables.RECIPE_NOTE]
-    return "\n".join(rows + [f"Not trained yet: {'; '.join(missing)}."] * bool(missing))
+    study, text = Study("paper", "cifar10", outputs=outputs), []
+    for table, note in ((tables.recipe, tables.RECIPE_NOTE), (tables.borders, tables.BORDERS_NOTE)):
+        frame, missing = table(study, committed())
+        text += [f"| {' | '.join(frame.columns)} |", "|:--" + "|--:" * (len(frame.columns) - 1) + "|"]
+        text += [f"| {' | '.join(row)} |" for row in frame.itertuples(index=False)]
+        text += ["", note] + [f"Not trained yet: {'; '.join(missing)}."] * bool(missing) + [""]
+    return "\n".join(text[:-1])
 
 
 #: name of a ratio in benchmarks/engine.csv -> what it says, and what was aimed at

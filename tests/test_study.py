@@ -23,7 +23,7 @@ def test_paper_profile_is_the_assignment():
     for variant in ALL:
         (run,) = PAPER.runs(variant)
         assert (run.n, run.classes, run.batch_size, run.epochs, run.lr, run.train_size) == (2, 10, 128, 100, 0.1, None)
-        assert run.norm == variant and run.augment == "crop+flip" and run.patience is None
+        assert run.norm == variant and run.augment == "crop+flip+reflect" and run.patience is None
 
 
 def test_one_recipe_for_all_but_where_the_study_says_why():
@@ -35,17 +35,30 @@ def test_one_recipe_for_all_but_where_the_study_says_why():
     assert varying == {("nn", "clip_norm")}
 
 
-def test_probes_differ_from_the_study_in_what_they_probe():
+def test_probes_differ_from_what_was_kept_in_what_they_probe():
     study, probes = Study("paper", "cifar10"), {}
-    for name, (run,) in Study("paper", "cifar10").recipe_probes().items():
+    for name, (run,) in study.recipe_probes().items():
         probes[name] = run
     assert len({run.id for run in probes.values()}) == len(probes)
+    kept = {norm: replace(study.runs(norm)[0], augment="crop+flip") for norm in ("gn", "nn")}
     for norm, name in (("gn", "GN, groups of 4 channels, 12 epochs"), ("nn", "NN, gradient clipped to norm 3, 12 epochs")):
-        assert replace(probes[name], epochs=100) == study.runs(norm)[0]
-    assert probes["GN, groups of 16 channels, 12 epochs"] == replace(study.runs("gn")[0], epochs=12, group_size=16)
+        assert replace(probes[name], epochs=100) == kept[norm]
+    assert probes["GN, groups of 16 channels, 12 epochs"] == replace(kept["gn"], epochs=12, group_size=16)
     fixup = probes["NN, Fixup's initialization, gradient clipped to norm 1, 12 epochs"]
-    assert fixup == replace(study.runs("nn")[0], epochs=12, initialization="fixup", clip_norm=1.0)
-    assert probes["NN, gradient not clipped, 12 epochs"] == replace(study.runs("nn")[0], epochs=12, clip_norm=None)
+    assert fixup == replace(kept["nn"], epochs=12, initialization="fixup", clip_norm=1.0)
+    assert probes["NN, gradient not clipped, 12 epochs"] == replace(kept["nn"], epochs=12, clip_norm=None)
+
+
+def test_borders_differ_from_the_study_in_the_border_and_the_epochs():
+    study = Study("paper", "cifar10")
+    found = study.borders()
+    assert all(found[100, norm, "reflect"] == study.runs(norm) for norm in ALL)
+    for (epochs, norm, border), (run,) in found.items():
+        assert run.augment.removeprefix("crop+flip") == {"black": "", "mean": "+mean", "reflect": "+reflect"}[border]
+        assert replace(run, epochs=100, augment="crop+flip+reflect") == study.runs(norm)[0] and run.epochs == epochs
+    assert study.probes().keys() > study.recipe_probes().keys() and len(study.probes()) == len(study.recipe_probes()) + len(
+        found
+    )
 
 
 def test_the_digits_have_their_own_clipping_at_every_profile():
@@ -448,3 +461,18 @@ def test_table_of_what_was_tried_compares_with_the_recipe_used(tmp_path):
     gap = 100 * (b.score(split="val") - a.score(split="val"))
     assert frame["against the one used, points"][0] == tables.signed(gap)
     assert tables.recipe(smoke, known={a.run.id})[0]["recipe"].tolist() == list(used)
+
+
+def test_table_of_borders_compares_with_the_one_used(tmp_path):
+    smoke = Study("smoke", outputs=tmp_path)
+    plan = smoke.borders()
+    assert tables.borders(smoke)[0].empty and len(tables.borders(smoke)[1]) == len(plan)
+    keys = [(12, "torch_bn", border) for border in ("black", "reflect")]
+    black, used = (smoke.fit_all({"": plan[key]}, progress=False)[""][0] for key in keys)
+    frame, missing = tables.borders(smoke)
+    assert len(missing) == len(plan) - 2
+    (row,) = frame.to_dict("records")
+    assert (row["variant"], row["epochs"], row["mean"]) == ("PyTorch BN", "12", "–")
+    assert row["reflection minus black, points"] == tables.signed(100 * (used.score(split="val") - black.score(split="val")))
+    assert (float(row["black"]), float(row["reflection"])) == tuple(round(r.score(split="val"), 4) for r in (black, used))
+    assert tables.borders(smoke, known={used.run.id})[0].empty  # nothing to compare it with
