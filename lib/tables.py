@@ -23,7 +23,7 @@ RECIPE_NOTE = (
 #: The same of `borders`' table.
 BORDERS_NOTE = (
     "Validation accuracy by the border that training images get before they are cropped: black, the mean of all, or their own "
-    "reflection, which is used. One seed; the intervals as above."
+    "reflection. One seed; the intervals as above."
 )
 
 

@@ -23,7 +23,7 @@ def test_paper_profile_is_the_assignment():
     for variant in ALL:
         (run,) = PAPER.runs(variant)
         assert (run.n, run.classes, run.batch_size, run.epochs, run.lr, run.train_size) == (2, 10, 128, 100, 0.1, None)
-        assert run.norm == variant and run.augment == "crop+flip+reflect" and run.patience is None
+        assert run.norm == variant and run.augment == "crop+flip" and run.patience is None
 
 
 def test_one_recipe_for_all_but_where_the_study_says_why():
@@ -52,10 +52,10 @@ def test_probes_differ_from_what_was_kept_in_what_they_probe():
 def test_borders_differ_from_the_study_in_the_border_and_the_epochs():
     study = Study("paper", "cifar10")
     found = study.borders()
-    assert all(found[100, norm, "reflect"] == study.runs(norm) for norm in ALL)
+    assert all(study.runs(norm) in (found[100, norm, "black"], found[100, norm, "reflect"]) for norm in ALL)
     for (epochs, norm, border), (run,) in found.items():
         assert run.augment.removeprefix("crop+flip") == {"black": "", "mean": "+mean", "reflect": "+reflect"}[border]
-        assert replace(run, epochs=100, augment="crop+flip+reflect") == study.runs(norm)[0] and run.epochs == epochs
+        assert replace(run, epochs=100, augment=runs.Run.augment) == study.runs(norm)[0] and run.epochs == epochs
     assert study.probes().keys() > study.recipe_probes().keys() and len(study.probes()) == len(study.recipe_probes()) + len(
         found
     )
