@@ -20,9 +20,8 @@ from torch import Tensor
 
 ROOT = Path(__file__).resolve().parent.parent
 AUGMENTATIONS = ("none", "crop", "crop+flip", "crop+flip+cutout", "crop+flip+mean", "crop+flip+reflect")
-PAD = (
-    4  # pixels around a training image before it is cropped: He et al. 2016, section 4.2; black, the mean or the image mirrored
-)
+PAD = 4  # pixels around a training image before it is cropped (He et al. 2016, section 4.2): black, or
+BORDERS = ("mean", "reflect")  # that of the training images, or the image's own reflection, where the augmentation ends so
 CUTOUT_SHARE = 4  # the sides of cutout's hole (DeVries & Taylor 2017) are the image's divided by this
 VAL_FRACTION = 0.2  # of the training images: 10,000 of CIFAR-10's 50,000, as the assignment asks
 
@@ -54,7 +53,7 @@ class Data:
     classes: tuple[str, ...]
     mean: Tensor
     std: Tensor
-    padding: str = "black"  # of the training images: or mean, or reflect
+    border: str = "black"  # of the training images before they are cropped: or one of BORDERS
 
     def to(self, device) -> "Data":
         moved = {name: getattr(self, name).to(device) for name in ("train", "val", "test", "mean", "std")}
@@ -73,20 +72,21 @@ class Data:
     def padded(self) -> Tensor:
         """The training images with PAD pixels around each, a row for each pixel: uint8 (N * (H + 8) * (W + 8), 3)."""
         images, (height, width) = self.train.images, self.train.images.shape[2:]
-        if self.padding == "reflect":
+        if self.border == "reflect":
             images = images[:, :, mirrored(height)[:, None], mirrored(width)]
         else:
             images = F.pad(images, [PAD] * 4)
-        if self.padding == "mean":
-            grey = (255 * self.mean).round().to(torch.uint8)[:, None, None]
-            border = F.pad(torch.zeros(height, width, dtype=torch.bool, device=grey.device), [PAD] * 4, value=True)
-            images = torch.where(border, grey, images)
+        if self.border == "mean":
+            mean = (255 * self.mean).round().to(torch.uint8)[:, None, None]
+            outside = F.pad(torch.zeros(height, width, dtype=torch.bool, device=mean.device), [PAD] * 4, value=True)
+            images = torch.where(outside, mean, images)
         return images.permute(0, 2, 3, 1).reshape(-1, 3)
 
-    def padded_for(self, how: str) -> "Data":
+    def bordered(self, how: str) -> "Data":
         """These data with the border that an augmentation asks for."""
-        kind = how.split("+")[-1]
-        return replace(self, padding=kind) if kind in ("mean", "reflect") else self
+        last = how.split("+")[-1]
+        border = last if last in BORDERS else "black"
+        return self if border == self.border else replace(self, border=border)
 
     def cropped(self, plan: Tensor) -> Tensor:
         """The training images that the rows of an `epoch_plan` name, cropped, flipped and with the black hole that they
@@ -102,7 +102,7 @@ class Data:
 
     def augmented(self, split: Split, how: str, seed: int) -> Split:
         """A split's images as training would show them in some epoch, in their own order."""
-        source = replace(self, train=split).padded_for(how)
+        source = replace(self, train=split).bordered(how)
         plan = epoch_plan(source, len(split), how, seed, epoch=1)
         plan = plan[plan[:, 0].argsort()]
         parts = [source.cropped(rows) for rows in plan.split(1000)]

@@ -124,8 +124,8 @@ def draw(ax, variant: str, label: str, frames: list[pd.DataFrame], column: str, 
         ax.fill_between(epochs, low, high, color=color, alpha=0.2, linewidth=0)
 
 
-def from_one(ax) -> None:
-    """A y axis that is logarithmic from 1 on and linear below, down to 0, with plain numbers."""
+def log_above_one(ax) -> None:
+    """Makes the y axis logarithmic above 1 and linear below, down to 0, with plain numbers."""
     ax.set_yscale("symlog", linthresh=1)
     ax.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1, subs=(1, 2, 5)))
     ax.yaxis.set_major_formatter(ScalarFormatter())
@@ -149,7 +149,7 @@ def learning_curves(histories: dict[str, list[pd.DataFrame]], labels: dict[str, 
             ax.set_ylabel(unit)
             epoch_axis(ax)
             if kind == "accuracy":
-                from_one(ax)
+                log_above_one(ax)
                 ax.set_xlabel("")
             else:
                 ax.set_yscale("log")
@@ -346,7 +346,7 @@ def quantile_grid(histories: dict[str, pd.DataFrame], labels: dict[str, str], sa
     for ax in axes[:, 0]:
         ax.set_ylabel("feature value")
     if same_axis:
-        from_one(axes[0, 0])
+        log_above_one(axes[0, 0])
         axes[0, 0].set_ylim(bottom=0)
     return fig
 

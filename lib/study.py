@@ -22,7 +22,8 @@ PROFILES = {
     # 4,000 of CIFAR-10's 40,000 images (or as many as there are).
     "quick": {"epochs": 20, "train_size": 4000, "precision": "float32"},
     # A Run's defaults: of RECIPE_PROBES with PyTorch's BN, none is clearly better on validation data. Nor are groups of 2
-    # channels with GN over 100 epochs; over 12 they are. Of BORDERS, reflection is clearly better with GN.
+    # channels with GN over 100 epochs; over 12 they are. Of BORDER_PROBES, reflection is clearly
+    # better with GN and IN; not all variants have been trained with it yet.
     "paper": {},
 }
 
@@ -46,6 +47,7 @@ LABELS = {
     "gn_8": "GN (batch 8)",
 }
 
+#: Crops from images with a black border, where an augmentation is not said.
 BLACK = {"augment": "crop+flip"}
 SHORT = {"weight_decay": 5e-4, "epochs": 12}
 #: What was tried for `paper` with crops from images with a black border, with torch_bn unless said, and compared by validation
@@ -76,7 +78,7 @@ RECIPE_PROBES = {
 }
 #: The borders of training images that were tried for `paper` after RECIPE_PROBES: (epochs, norms, borders). The study's own
 #: runs are among those of 100 epochs.
-BORDERS = ((12, ("torch_bn", "gn"), ("black", "mean", "reflect")), (100, tuple(NORMS), ("black", "reflect")))
+BORDER_PROBES = ((12, ("torch_bn", "gn"), ("black", "mean", "reflect")), (100, tuple(NORMS), ("black", "reflect")))
 
 SMALL_BATCH = 8
 #: In epochs. Stops the small batches early, as the assignment asks, but not within the noise of the first half.
@@ -238,9 +240,7 @@ class Study:
         usual = found[f"{LABELS['torch_bn']}, SGD at 0.1"]
         found["no augmentation"] = usual | {"augment": "none"}
         found["steps"] = usual | {"schedule": "step"}
-        common = self.no_more_than_there_are(
-            self.common() | ({} if self.dataset == "digits" else BLACK) | RECIPES[self.profile]
-        )
+        common = self.no_more_than_there_are(BLACK | self.common() | RECIPES[self.profile])
         return {name: self.with_seeds(common | changes) for name, changes in found.items()}
 
     def other_seed(self) -> dict[str, list[Run]]:
@@ -375,16 +375,13 @@ class Study:
         return {name: replace(self, changes=BLACK | change).runs("torch_bn") for name, change in RECIPE_PROBES.items()}
 
     def probes(self) -> dict[str, list[Run]]:
-        """Both of what was tried for the recipe, by name."""
-        borders = {
-            f"{LABELS[norm]}, border {border}, {epochs} epochs": r for (epochs, norm, border), r in self.borders().items()
-        }
-        return self.recipe_probes() | borders
+        """All that was tried for the recipe, by name."""
+        return self.recipe_probes() | {border_name(*key): planned for key, planned in self.borders().items()}
 
     def borders(self) -> dict[tuple[int, str, str], list[Run]]:
-        """(epochs, norm, border) of BORDERS -> its runs."""
+        """(epochs, norm, border) of BORDER_PROBES -> its runs."""
         found = {}
-        for epochs, norms, borders in BORDERS:
+        for epochs, norms, borders in BORDER_PROBES:
             for norm, border in itertools.product(norms, borders):
                 changes = {"epochs": epochs, "augment": "crop+flip" + f"+{border}" * (border != "black")}
                 found[epochs, norm, border] = replace(self, changes=changes).runs(norm)
@@ -405,6 +402,10 @@ class Study:
             f"{run.momentum:g} and weight decay {run.weight_decay:g}, {run.schedule} schedule after "
             f"{run.warmup_epochs} epoch{'s' * (run.warmup_epochs != 1)} of warm-up, {run.precision}, {seeds}"
         )
+
+
+def border_name(epochs: int, norm: str, border: str) -> str:
+    return f"{LABELS[norm]}, border {border}, {epochs} epochs"
 
 
 def parse_seeds(seeds) -> tuple[int, ...]:
@@ -447,13 +448,7 @@ def main(argv=None) -> int:
             runs.allow("variant", name, EVERYTHING)
         where = {"jobs": args.jobs, "backend": args.backend}
         study = Study(args.profile, args.dataset, args.data_dir, args.seeds, args.outputs, **where)
-        if args.probes:
-            borders = {
-                f"{LABELS[norm]}, border {border}, {epochs} epochs": r for (epochs, norm, border), r in study.borders().items()
-            }
-            found = study.fit_all(study.recipe_probes() | borders)
-        else:
-            found = study.fit(names)
+        found = study.fit_all(study.probes()) if args.probes else study.fit(names)
         for name, results in found.items():
             for result in results:  # the probes are compared on validation data
                 split = "val" if args.probes else "test"

@@ -9,7 +9,7 @@ from lib import metrics, runs
 from lib.data import Data
 from lib.norms import gates
 from lib.runs import Result, Run
-from lib.study import BLACK, LABELS, Study
+from lib.study import BLACK, LABELS, Study, border_name
 from lib.train import evaluate
 
 Found = dict[str, list[Result]]
@@ -379,17 +379,18 @@ def recipe(study: Study, known=None) -> tuple[pd.DataFrame, list[str]]:
     found, rows = trained(study, plan, known), []
     for name, result in found.items():
         used = replace(study.runs(result.run.norm)[0], epochs=result.run.epochs, **BLACK)
-        against = {} if used == result.run else trained(study, {"used": used}, known)
-        gap, limits = gap_on_validation(result, against["used"]) if against else ("used" if used == result.run else "–", "–")
+        gap, limits = "used" if used == result.run else "–", "–"
+        for against in trained(study, {} if used == result.run else {"": used}, known).values():
+            gap, limits = gap_on_validation(result, against)
         row = {"recipe": name, "validation accuracy": said_on_validation(result), "against the one used, points": gap}
         rows.append(row | {"95 % interval": limits})
     return pd.DataFrame(rows), [name for name in plan if name not in found]
 
 
 def borders(study: Study, known=None) -> tuple[pd.DataFrame, list[str]]:
-    """What `study.borders()` gives, as far as it is trained (or known): a row for each norm and number of epochs that has the
-    border used and another, with each border's best validation accuracy and the used one's minus the black one's. And the names
-    of what is not trained."""
+    """What `study.borders()` gives, as far as it is trained (or known): a row for each norm and number of epochs that has both
+    black and reflection, with each border's best validation accuracy and reflection's minus black's. And the names of what is
+    not trained."""
     plan = {key: planned[0] for key, planned in study.borders().items()}
     found, rows = trained(study, plan, known), []
     for epochs, norm in dict.fromkeys(key[:2] for key in plan):
@@ -400,8 +401,7 @@ def borders(study: Study, known=None) -> tuple[pd.DataFrame, list[str]]:
             row |= {"black": said_on_validation(black), "mean": said_on_validation(mean) if mean else "–"}
             row |= {"reflection": said_on_validation(reflected), "reflection minus black, points": gap, "95 % interval": limits}
             rows.append(row)
-    missing = [f"{LABELS[norm]}, border {border}, {epochs} epochs" for epochs, norm, border in plan.keys() - found.keys()]
-    return pd.DataFrame(rows), sorted(missing)
+    return pd.DataFrame(rows), [border_name(*key) for key in plan if key not in found]
 
 
 def trained(study: Study, plan: dict, known=None) -> dict:

@@ -236,7 +236,7 @@ class Trainer:
     eager_steps = 3  # before the capture: what PyTorch allocates or chooses at first use is then there
 
     def __init__(self, run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, data: data_module.Data):
-        self.run, self.model, self.optimizer, self.data = run, model, optimizer, data.padded_for(run.augment)
+        self.run, self.model, self.optimizer, self.data = run, model, optimizer, data.bordered(run.augment)
         self.count, self.steps = len(data.train), math.ceil(len(data.train) / run.batch_size)
         self.device = data.train.labels.device
         self.plan = torch.zeros(self.count, 6, dtype=torch.int64, device=self.device)

@@ -37,7 +37,7 @@ def test_augmented_images_keep_their_order():
 
 @pytest.mark.parametrize("how", data.AUGMENTATIONS)
 def test_crops_show_the_image_and_the_border_that_they_name(how):
-    found = replace(data.load("digits", train_size=8), mean=torch.tensor([0.2, 0.4, 0.6])).padded_for(how)
+    found = replace(data.load("digits", train_size=8), mean=torch.tensor([0.2, 0.4, 0.6])).bordered(how)
     top_left = torch.tensor([[3, 0, 0, 0, 32, 32]])  # the crop that is furthest to the top and left
     shown = found.cropped(top_left)[0].permute(2, 0, 1)
     image = found.train.images[3]
@@ -47,6 +47,12 @@ def test_crops_show_the_image_and_the_border_that_they_name(how):
     else:
         grey = [51, 102, 153] if "mean" in how else [0, 0, 0]
         assert torch.equal(shown[:, :4].unique(dim=1).flatten(1), torch.tensor(grey, dtype=torch.uint8)[:, None].expand(3, 32))
+
+
+def test_data_keep_no_border_of_an_earlier_augmentation():
+    plain = data.load("digits", train_size=8)
+    assert plain.bordered("crop") is plain  # so that what it has padded is kept
+    assert torch.equal(plain.bordered("crop+flip+reflect").bordered("crop").padded, plain.padded)
 
 
 def fake_cifar(folder: Path, monkeypatch, per_batch=20) -> Path:
