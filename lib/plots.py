@@ -10,7 +10,7 @@ import pandas as pd
 import seaborn as sns
 from IPython.display import HTML, Markdown, display, update_display
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, ScalarFormatter, SymmetricalLogLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter, SymmetricalLogLocator
 
 WIDTH = 6.7  # inches: the text width of the PDF, so that figure text has the size it says
 
@@ -124,11 +124,20 @@ def draw(ax, variant: str, label: str, frames: list[pd.DataFrame], column: str, 
         ax.fill_between(epochs, low, high, color=color, alpha=0.2, linewidth=0)
 
 
-def log_above_one(ax) -> None:
-    """Makes the y axis logarithmic above 1 and linear below, down to 0, with plain numbers."""
-    ax.set_yscale("symlog", linthresh=1)
-    ax.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1, subs=(1, 2, 5)))
-    ax.yaxis.set_major_formatter(ScalarFormatter())
+def log_axis(ax, linear_below: float = 0) -> None:
+    """Makes the y axis of a finished panel logarithmic, or logarithmic above `linear_below` and linear from there to 0. Its numbers
+    are plain, and more than the powers of ten where what is drawn spans less than a factor of 5."""
+    if linear_below:
+        ax.set_yscale("symlog", linthresh=linear_below)
+        ax.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=linear_below, subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter(ScalarFormatter())
+    else:
+        ax.set_yscale("log")
+    low, high = ax.get_ylim()
+    if high < 5 * max(low, linear_below):
+        ax.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+        ax.yaxis.set_major_formatter(ScalarFormatter())
+        ax.yaxis.set_minor_formatter(NullFormatter())
 
 
 def epoch_axis(ax) -> None:
@@ -148,11 +157,9 @@ def learning_curves(histories: dict[str, list[pd.DataFrame]], labels: dict[str, 
             ax.set_title({"train": "training", "val": "validation"}[part] + " " + unit.split(" ")[0])
             ax.set_ylabel(unit)
             epoch_axis(ax)
-            if kind == "accuracy":
-                log_above_one(ax)
+            log_axis(ax, linear_below=1 if kind == "accuracy" else 0)
+            if row == 0:
                 ax.set_xlabel("")
-            else:
-                ax.set_yscale("log")
     handles, names = axes[0, 0].get_legend_handles_labels()
     fig.legend(handles, names, loc="outside upper center", ncols=min(len(names), 7), handlelength=2.6)
     return fig
@@ -346,7 +353,7 @@ def quantile_grid(histories: dict[str, pd.DataFrame], labels: dict[str, str], sa
     for ax in axes[:, 0]:
         ax.set_ylabel("feature value")
     if same_axis:
-        log_above_one(axes[0, 0])
+        log_axis(axes[0, 0], linear_below=1)
         axes[0, 0].set_ylim(bottom=0)
     return fig
 
