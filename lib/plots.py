@@ -125,8 +125,8 @@ def draw(ax, variant: str, label: str, frames: list[pd.DataFrame], column: str, 
 
 
 def log_axis(ax, linear_below: float = 0) -> None:
-    """Makes the y axis of a finished panel logarithmic, or logarithmic above `linear_below` and linear from there to 0. Its numbers
-    are plain, and more than the powers of ten where what is drawn spans less than a factor of 5."""
+    """Makes the y axis of a finished panel logarithmic, or logarithmic above `linear_below` and linear from there to 0. Its
+    numbers are plain, and more than the powers of ten where what is drawn spans less than a factor of 5."""
     if linear_below:
         ax.set_yscale("symlog", linthresh=linear_below)
         ax.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=linear_below, subs=(1, 2, 5)))
