@@ -26,7 +26,7 @@ class Conv2d(nn.Conv2d):
         bf16 = torch.is_autocast_enabled(x.device.type)
         if x.device.type != "cpu" or (bf16 and not bf16_is_slow()):
             y = super().forward(x)
-            return (y, x[:, :, :: self.stride[0], :: self.stride[1]]) if shortcut else y
+            return (y, pixels_at(x, self.stride)) if shortcut else y
         with torch.autocast("cpu", enabled=False):
             weight, bias = self.weight, self.bias
             if bf16:
@@ -36,7 +36,13 @@ class Conv2d(nn.Conv2d):
                 form = winograd.conv3x3_and_shortcut if shortcut else winograd.conv3x3
                 return form(x, weight, bias, self.stride[0])
             y = F.conv2d(x.to(weight.dtype), weight, bias, self.stride, self.padding).to(x.dtype)
-            return (y, x[:, :, :: self.stride[0], :: self.stride[1]]) if shortcut else y
+            return (y, pixels_at(x, self.stride)) if shortcut else y
+
+
+def pixels_at(x: Tensor, stride: tuple[int, int]) -> Tensor:
+    """x at every stride-th pixel of both directions. The pooling of single pixels is a slice whose gradient keeps channels-last
+    memory; that of x[:, :, ::2, ::2] does not, and all that meets it in x is then copied from one layout to the other."""
+    return x if max(stride) == 1 else F.avg_pool2d(x, 1, stride)
 
 
 @functools.cache

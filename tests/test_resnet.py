@@ -131,3 +131,15 @@ def test_slow_bf16_is_only_replaced_where_bf16_is_wanted(monkeypatch):
     assert torch.equal(layer(x), torch.nn.functional.conv2d(x, layer.weight, padding=1)), "float32 stays float32"
     monkeypatch.undo()
     assert resnet.bf16_is_slow() in (True, False)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_pixels_at_is_a_slice_whose_gradient_keeps_its_layout(stride, dtype):
+    x = torch.randn(3, 16, 8, 12).to(dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
+    found, slice_ = resnet.pixels_at(x, (stride, stride)), x[:, :, ::stride, ::stride]
+    assert torch.equal(found, slice_)
+    g = torch.randn_like(found)
+    gradient = torch.autograd.grad(found, x, g)[0]
+    assert torch.equal(gradient, torch.autograd.grad(slice_, x, g)[0])
+    assert gradient.is_contiguous(memory_format=torch.channels_last)
