@@ -160,6 +160,11 @@ def check_name(dataset: str) -> None:
         raise ValueError(f"unknown data set {dataset!r}; the data sets are digits, cifar10 and folder:PATH")
 
 
+def own_augmentation(dataset: str) -> dict[str, str]:
+    """What a run on these data has in place of a Run's default augmentation."""
+    return {"augment": "crop"} if dataset == "digits" else {}  # a digit's mirror image is none, and its background is black
+
+
 def folder_path(dataset: str) -> Path:
     """Of folder:PATH; a relative PATH starts at the project's top folder, wherever a notebook or a command was started."""
     return ROOT / Path(dataset.removeprefix("folder:")).expanduser()

@@ -7,7 +7,7 @@ outputs/runs/<run id>/
     previous.pt        the epoch before, for the case that the last is damaged
     best.safetensors   the weights of the best validation epoch
     predictions.npz    labels and predicted classes of the three splits, by the best weights
-    env.json           device, versions, commit
+    env.json           device, versions, commit; of all that trained it where there were several
     metrics.json       loss and scores of the three splits
     SHA256SUMS         of the files above but the checkpoints, as `sha256sum --check` reads it; written last, so a run with
                        this file is finished
@@ -39,7 +39,7 @@ from lib import data, metrics
 from lib.data import ROOT
 from lib.networks import ACTIVATIONS, CNN, REGULARIZERS, ResNet50
 from lib.norms import NORMS
-from lib.resnet import INITIALIZATIONS, ResNet
+from lib.resnet import INITIALIZATIONS, ResNet, bf16_is_slow
 
 SPLITS = ("train", "val", "test")
 #: What a finished run consists of, and the file that says that it is finished.
@@ -122,6 +122,9 @@ class Run:
             value = getattr(self, name)
             if not (name == "clip_norm" and value is None) and not (is_number(value, float) and 0 < value < np.inf):
                 raise ValueError(f"{name} is {value!r}; it must be a number above 0")
+        for field in fields(self):  # 1 and 1.0 are one run
+            if "float" in str(field.type) and getattr(self, field.name) is not None:
+                object.__setattr__(self, field.name, float(getattr(self, field.name)))
         if self.momentum >= 1:
             raise ValueError(f"momentum is {self.momentum}; it must be below 1")
         if self.norm == "gn" and 16 % self.group_size:
@@ -515,16 +518,35 @@ def write_results(outputs="outputs") -> Path:
 
 
 def environment(device: torch.device) -> dict:
-    """Device, thread count, versions and commit: what else could explain a difference between two runs."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
-    versions = {package.__name__: package.__version__ for package in (torch, np, pd)}
+    """Device, thread count, versions, commit and how bf16 convolutions are computed: what else could explain a difference
+    between two runs."""
+    versions = {package.__name__: str(package.__version__) for package in (torch, np, pd)}
     return {
-        "device": name,
+        "device": device_name(device),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "versions": versions,
         "commit": commit(),
+        "bf16 convolutions": "in float32" if device.type == "cpu" and bf16_is_slow() else "in bf16",
     }
+
+
+def together(before: dict | None, now: dict) -> dict:
+    """One environment from those of all that trained a run in turn: their values side by side where they differ."""
+    if before is None:
+        return now
+
+    def both(old, new):
+        if isinstance(old, dict):
+            return {name: both(old[name], new[name]) if name in old else new[name] for name in new}
+        known = str(old).split("; ")
+        return old if str(new) in known else "; ".join([*known, str(new)])
+
+    return both(before, now)
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
 
 
 def cpu_name() -> str:

@@ -8,13 +8,14 @@ trains everything the notebooks need, without Jupyter; the notebooks then only r
 import itertools
 import sys
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 
 from lib import data, jobs, runs, transfer
 from lib.data import Data
 from lib.norms import NORMS
 from lib.runs import Result, Run
-from lib.train import Parser, check_data, command, complete, load_data, write_results
+from lib.train import Parser, check_data, check_device, command, complete, load_data, write_results
 
 #: What a profile changes of a Run's defaults, which are the assignment's setting.
 PROFILES = {
@@ -140,7 +141,7 @@ NOTEBOOKS = {
     "02_norm_sanity": ("torch_bn", "bn", "other_seed"),
     "03_six_variants": (*ALL, "other_seed"),
     "04_batch_size": ("torch_bn", "bn", "gn", "bn_8", "gn_8", "sweep", "other_seed"),
-    "05_feature_quantiles": ALL,
+    "05_feature_quantiles": (*ALL, "other_seed"),
     "06_training_recipe": ("recipes",),
     "07_grad_cam": (*ALL, "other_seed"),
     "08_cnn_ablations": ("cnn",),
@@ -201,13 +202,16 @@ class Study:
 
     def common(self) -> dict:
         """What all runs of the profile on this data set have different from a Run's defaults."""
-        kwargs = {"dataset": self.dataset}
-        if self.dataset == "digits":
-            kwargs["augment"] = "crop"  # a digit's mirror image is none, and its background is black
-        if self.dataset.startswith("folder:"):
-            kwargs["classes"] = len(data.class_names(data.folder_path(self.dataset)))
-            kwargs["data_hash"] = data.fingerprint(self.dataset)
+        kwargs = {"dataset": self.dataset} | data.own_augmentation(self.dataset) | self.of_folder
         return self.no_more_than_there_are(kwargs | PROFILES[self.profile])
+
+    @cached_property
+    def of_folder(self) -> dict:
+        """What runs on a folder of images must know of it, for which all its files are read, once for each Study."""
+        if not self.dataset.startswith("folder:"):
+            return {}
+        classes = len(data.class_names(data.folder_path(self.dataset)))
+        return {"classes": classes, "data_hash": data.fingerprint(self.dataset)}
 
     def own(self, norm: str) -> dict:
         """What a norm's runs have different from those of the other norms."""
@@ -438,6 +442,7 @@ def main(argv=None) -> int:
     parser.add_argument("--outputs", default="outputs", help="where the runs are kept (default: outputs)")
     parser.add_argument("--jobs", default="auto", help="runs side by side (default: auto, one for each core)")
     parser.add_argument("--backend", default="local", help=f"one of {', '.join(jobs.BACKENDS)} (default: local)")
+    parser.add_argument("--device", choices=("cuda",), help="cuda: stop if there is no GPU (default: use one if there is)")
     parser.add_argument("--probes", action="store_true", help="train the runs that the recipe was chosen on, instead")
     parser.add_argument("--variants", help="as in bn,gn_8,sweep (default: all that the notebooks need)")
     args = parser.parse_args(argv)
@@ -447,6 +452,10 @@ def main(argv=None) -> int:
         for name in names:
             runs.allow("variant", name, EVERYTHING)
         where = {"jobs": args.jobs, "backend": args.backend}
+        if args.backend == "local":
+            print(f"trained on {runs.device_name(check_device(args.device))}", flush=True)
+        elif args.device:
+            raise ValueError(f"device is {args.device}, but the backend is {args.backend}, whose workers have their own")
         study = Study(args.profile, args.dataset, args.data_dir, args.seeds, args.outputs, **where)
         found = study.fit_all(study.probes()) if args.probes else study.fit(names)
         for name, results in found.items():

@@ -31,6 +31,7 @@ def fit(run: Run, outputs="outputs", data_dir="data", device=None, progress: boo
     threads changes the rounding, and so the same Run is the same bit for bit however many are trained at a time. ValueError for
     data that do not fit the run, before anything is trained; OSError where files cannot be written; what is complete stays.
     """
+    outputs, data_dir = runs.check_folder("outputs", outputs), runs.check_folder("data_dir", data_dir)
     trained = complete(run, outputs, data_dir, device, progress, data)
     write_results(outputs, trained)
     return Result(run, outputs)
@@ -54,10 +55,9 @@ def complete(run: Run, outputs, data_dir, device, progress: bool, data=None, sta
     device = check_device(device)
     start = transfer.initial_weights(run, outputs) if start is None else start
     keep_freed_memory()
-    torch.backends.cudnn.allow_tf32 = False  # what is called float32 is float32 on a GPU too
     data = (data or load_data(run, data_dir)).to(device)
     current = torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
-    with folder.lock(say=tqdm.write), one_cpu_thread(), current:
+    with folder.lock(say=tqdm.write), one_cpu_thread(), full_float32(), current:
         folder.set_damage_aside(say=tqdm.write)
         if not folder.done:
             train(run, data, folder, device, progress, start)
@@ -84,6 +84,20 @@ def one_cpu_thread():
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def full_float32():
+    """What is called float32 is float32 on a GPU too and not TF32, whatever a notebook has set; afterwards that holds again."""
+    settings = torch.backends.cudnn.conv, torch.backends.cuda.matmul
+    before = [setting.fp32_precision for setting in settings]
+    for setting in settings:
+        setting.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        for setting, precision in zip(settings, before, strict=True):
+            setting.fp32_precision = precision
 
 
 @functools.cache
@@ -142,7 +156,7 @@ def new_model(run: Run) -> nn.Module:
     """The network with its initial weights, which the seed decides: the same for every norm, but not without one, where the
     convolutions' biases draw from the same random numbers."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(run.seed)
+        torch.default_generator.manual_seed(run.seed)  # and no GPU's, which fork_rng would not set back
         return runs.network(run)
 
 
@@ -186,6 +200,7 @@ def train(run: Run, data: data_module.Data, folder: Folder, device: torch.device
     else:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
+    state["environment"] = runs.together(state.get("environment"), runs.environment(device))
 
     trainer = Trainer(run, model, optimizer, data)
     done, total = (epochs * trainer.steps for epochs in (state["epoch"], run.epochs))
@@ -195,10 +210,10 @@ def train(run: Run, data: data_module.Data, folder: Folder, device: torch.device
             epoch = state["epoch"] + 1
             row = {"epoch": epoch, "lr": learning_rate(run, epoch - 0.5)}
             row |= trainer.epoch(epoch, bar)
-            start = time.perf_counter()
+            evaluating = time.perf_counter()
             val = evaluate(model, data, data.val, run.criterion)
             row |= {"val_loss": val["loss"], "val_accuracy": val["accuracy"]}
-            row |= {"eval_seconds": time.perf_counter() - start} | metrics.quantiles(val["features"])
+            row |= {"eval_seconds": time.perf_counter() - evaluating} | metrics.quantiles(val["features"])
             state["history"].append(row)
             bar.set_postfix_str(
                 f"epoch {epoch}/{run.epochs} loss {row['train_loss']:.3f} val {row['val_loss']:.3f} "
@@ -210,7 +225,7 @@ def train(run: Run, data: data_module.Data, folder: Folder, device: torch.device
                 state |= {"best": cpu_copy(model), "best_epoch": epoch}
             state |= {"epoch": epoch, "model": cpu_copy(model), "optimizer": optimizer.state_dict()}
             folder.save_checkpoint(state)
-    finish(run, model, data, folder, state, device)
+    finish(run, model, data, folder, state)
 
 
 def finished(run: Run, state: dict) -> bool:
@@ -255,7 +270,9 @@ class Trainer:
         self.model.train()
         seed = data_module.generator(self.run.seed, epoch).initial_seed()
         with torch.random.fork_rng([self.device] if torch.cuda.is_available() and self.device.type == "cuda" else []):
-            torch.manual_seed(seed)  # of dropout: a resumed epoch drops what it would have dropped
+            torch.default_generator.manual_seed(seed)  # of dropout: a resumed epoch drops what it would have dropped
+            if self.device.type == "cuda":
+                torch.cuda.manual_seed(seed)
             self.steps_of_epoch(epoch, bar)
         mean_loss, accuracy = (self.loss_sum / self.count).item(), (self.correct / self.count).item()  # waits for the device
         if self.at.item() != self.steps:
@@ -340,7 +357,7 @@ def evaluate(model: nn.Module, data: data_module.Data, split: data_module.Split,
     }
 
 
-def finish(run: Run, model, data, folder: Folder, state: dict, device) -> None:
+def finish(run: Run, model, data, folder: Folder, state: dict) -> None:
     """Score the best epoch's weights on the three splits. The test split is read here, once, and nowhere before."""
     model.load_state_dict(state["best"])
     splits, arrays = {}, {}
@@ -355,7 +372,7 @@ def finish(run: Run, model, data, folder: Folder, state: dict, device) -> None:
     compressed = io.BytesIO()
     np.savez_compressed(compressed, **arrays)
     folder.write("predictions.npz", compressed.getvalue())
-    folder.write_json("env.json", runs.environment(device))
+    folder.write_json("env.json", state["environment"])
     folder.write_json(
         "metrics.json",
         {
@@ -396,13 +413,15 @@ def main(argv=None) -> int:
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=None, help=f"default: {field.default}")
     parser.add_argument("--data-dir", default="data", help="default: data")
     parser.add_argument("--outputs", default="outputs", help="default: outputs")
+    parser.add_argument("--device", help="cpu, cuda or cuda:1 (default: the GPU if there is one)")
     options = vars(parser.parse_args(argv))
-    outputs, data_dir = options.pop("outputs"), options.pop("data_dir")
+    outputs, data_dir, device = (options.pop(name) for name in ("outputs", "data_dir", "device"))
 
     def work() -> int:
-        run = Run(**{name: value for name, value in options.items() if value is not None})
+        given = {name: value for name, value in options.items() if value is not None}
+        run = Run(**data_module.own_augmentation(given.get("dataset", Run.dataset)) | given)
         run = replace(run, data_hash=data_module.fingerprint(run.dataset))
-        result = fit(run, outputs, data_dir)
+        result = fit(run, outputs, data_dir, device)
         accuracy = "diverged" if result.diverged else f"test accuracy {result.score():.4f}"
         print(f"{run.id}: {accuracy}, best epoch {result.best_epoch}")
         return 0

@@ -91,7 +91,7 @@ def backbone(name: str, data: data_module.Data, outputs, weights: str = "", trai
     id; or the same network before any training. ValueError where it cannot be had: nothing else takes its place."""
     source = None if name == "resnet50" else source_run(name, outputs)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(source.seed if source else 0)
+        torch.default_generator.manual_seed(source.seed if source else 0)
         model = runs.network(source) if source else ResNet50(len(data.classes))
     if not trained:
         return model.eval()
@@ -103,13 +103,13 @@ def backbone(name: str, data: data_module.Data, outputs, weights: str = "", trai
 
 @torch.no_grad()
 def features(model: nn.Module, data: data_module.Data, split: data_module.Split) -> np.ndarray:
-    """Penultimate features (N, channels) of a split, float32."""
+    """Penultimate features (N, channels) of a split, float32; its pixels are normalized by the mean and deviation of `data`."""
     parts = (model.features(x.contiguous(memory_format=torch.channels_last)) for x, _ in data_module.eval_batches(data, split))
     return torch.cat(list(parts)).cpu().numpy()
 
 
 KERNELS = ("linear", "rbf")
-PENALTIES = (0.01, 0.1, 1.0, 10.0)  # C, of which validation data choose
+PENALTIES = (0.01, 0.1, 1.0, 10.0, 100.0)  # C, of which validation data choose
 
 
 def one_against_rest(train, val, test, kernel: str) -> dict:

@@ -8,11 +8,10 @@ A line for each run; the exit code is 1 if any run is damaged or its model does 
 import sys
 
 import numpy as np
-import torch
 
 from lib import data, runs
 from lib.runs import Result
-from lib.train import Parser, check_device, command, evaluate, load_data
+from lib.train import Parser, check_device, command, evaluate, full_float32, load_data
 
 SPLITS = ("val", "test")
 #: Share of a split's predictions that may differ, one image at least: another machine rounds differently, and some image may
@@ -24,7 +23,8 @@ def check(result: Result, loaded: data.Data, device) -> dict[str, tuple[float, i
     """split -> accuracy of the reloaded model, and how many of its predictions are not those that were stored."""
     model, found = result.model().to(device), {}
     for split in SPLITS:
-        scored = evaluate(model, loaded, getattr(loaded, split))
+        with full_float32():
+            scored = evaluate(model, loaded, getattr(loaded, split))
         found[split] = scored["accuracy"], int(np.sum(scored["predictions"] != result.predictions[f"{split}_predictions"]))
     return found
 
@@ -41,16 +41,16 @@ def main(argv=None) -> int:
     args = parser.parse_args(argv)
 
     def work() -> int:
-        damaged, loaded, wrong, unread, no_model = [], {}, 0, 0, 0
+        damaged, loaded, wrong, unread, no_model, diverged = [], {}, 0, 0, 0, 0
         found = runs.stored(runs.check_folder("outputs", args.outputs), say=damaged.append)
         if not found and not damaged:
             raise ValueError(f"outputs is {args.outputs}, which has no finished run")
         print(*damaged, sep="\n", end="\n" * bool(damaged))
-        torch.backends.cudnn.allow_tf32 = False  # as in training: float32 is float32
         device = check_device(None)
         for result in found:
             if result.diverged:
                 print(f"{result.run.id}: diverged, so there is no accuracy to compare")
+                diverged += 1
                 continue
             if not result.has_model:
                 print(f"{result.run.id}: its model is not kept, so only its files were checked against each other")
@@ -72,7 +72,8 @@ def main(argv=None) -> int:
                     flush=True,
                 )
         print(
-            f"{len(found) - unread - no_model} runs checked, {wrong} accuracies do not agree, {len(damaged)} damaged"
+            f"{len(found) - unread - no_model - diverged} runs checked, {wrong} accuracies do not agree, {len(damaged)} damaged"
+            + f", {diverged} diverged" * (diverged > 0)
             + f", {no_model} without their model" * (no_model > 0)
             + f", {unread} without their data" * (unread > 0)
         )

@@ -143,3 +143,15 @@ def test_pixels_at_is_a_slice_whose_gradient_keeps_its_layout(stride, dtype):
     gradient = torch.autograd.grad(found, x, g)[0]
     assert torch.equal(gradient, torch.autograd.grad(slice_, x, g)[0])
     assert gradient.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_asking_for_the_way_of_bf16_leaves_random_numbers_alone():
+    before = torch.get_rng_state()
+    resnet.bf16_is_slow.__wrapped__()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_shapes_without_numbers():
+    with torch.device("meta"):
+        model = ResNet(2, 10, "bn")
+        assert model(torch.empty(2, 3, 32, 32)).shape == (2, 10)

@@ -33,6 +33,12 @@ def test_id_is_readable_and_a_safe_folder_name():
     assert re.fullmatch(r"[\w-]+", odd.id)
 
 
+def test_equal_runs_have_one_id():
+    for name, whole in (("lr", 1), ("clip_norm", 3), ("weight_decay", 0), ("gate_lr", 10), ("momentum", 0)):
+        a, b = Run(**{name: whole}), Run(**{name: float(whole)})
+        assert a == b and a.id == b.id, name
+
+
 def test_the_place_of_a_folder_is_not_part_of_the_id():
     assert Run(dataset="folder:/a/birds", data_hash="x").id == Run(dataset="folder:/b/c/birds", data_hash="x").id
 

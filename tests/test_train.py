@@ -251,12 +251,56 @@ def test_a_variance_of_one_value_is_refused_before_training(norm, images, says):
 
 def test_command_line_takes_n_r_and_every_other_field(tmp_path, capsys):
     options = "--dataset digits --n 1 --norm gn --group-size 8 --epochs 1 --warmup-epochs 1 --train-size 32 --precision float32"
-    assert train.main([*options.split(), "--augment", "crop", "--outputs", str(tmp_path)]) == 0
+    assert train.main([*options.split(), "--device", "cpu", "--outputs", str(tmp_path)]) == 0
     (result,) = stored(tmp_path)
+    assert result.run.augment == "crop", "digits are not mirrored"
     assert (result.run.n, result.run.norm, result.run.group_size, result.run.train_size) == (1, "gn", 8, 32)
     assert f"test accuracy {result.score():.4f}" in capsys.readouterr().out
     assert train.main([*options.split(), "--classes", "7", "--outputs", str(tmp_path / "other")]) == 2
     assert capsys.readouterr().err == "error: classes (r) is 7, but digits has 10 classes; give that number\n"
+    assert train.main([*options.split(), "--device", "tpu", "--outputs", str(tmp_path / "other")]) == 2
+    assert capsys.readouterr().err.startswith("error: device is 'tpu'; here are cpu")
+
+
+def test_a_home_folder_is_one_place_for_runs_and_table(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    fit(replace(TINY, epochs=1), "~/found")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["found"]
+    assert len(pd.read_csv(tmp_path / "found" / "results.csv")) == 3
+
+
+def test_float32_is_full_float32_and_the_setting_is_given_back():
+    settings = torch.backends.cudnn.conv, torch.backends.cuda.matmul
+    before = [setting.fp32_precision for setting in settings]
+    try:
+        for setting in settings:
+            setting.fp32_precision = "tf32"
+        with pytest.raises(KeyError), train.full_float32():
+            assert [setting.fp32_precision for setting in settings] == ["ieee", "ieee"]
+            raise KeyError
+        assert [setting.fp32_precision for setting in settings] == ["tf32", "tf32"]
+    finally:
+        for setting, precision in zip(settings, before, strict=True):
+            setting.fp32_precision = precision
+
+
+def test_all_that_trained_a_run_are_written_down(tmp_path, monkeypatch):
+    places, real = iter(("here", "there", "there")), train.Trainer.epoch
+    monkeypatch.setattr(train.runs, "device_name", lambda device: next(places))
+    calls = itertools.count(1)
+
+    def stopping(*args):
+        if next(calls) in (2, 4):
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(train.Trainer, "epoch", stopping)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            fit(TINY, tmp_path)
+    env = fit(TINY, tmp_path).env
+    assert env["device"] == "here; there" and env["threads"] == 1 and env["versions"]["torch"] == torch.__version__
 
 
 class NoWaiting(torch.utils._python_dispatch.TorchDispatchMode):
