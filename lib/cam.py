@@ -44,6 +44,12 @@ def chance(a: Tensor, b: Tensor) -> float:
     return float(np.mean([mean_overlap(a, b.roll(shift, 0)) for shift in range(1, min(len(a), 11))]))
 
 
+def beyond_chance(overlap: float, chance: float) -> float:
+    """The share of what is possible beyond chance that an overlap has: 0 at chance, 1 for equal maps, as Cohen's kappa.
+    Unlike a difference from chance, it does not favour pairs whose chance is low."""
+    return (overlap - chance) / (1 - chance) if chance < 1 else float("nan")
+
+
 def half_area(heat: Tensor) -> np.ndarray:
     """The smallest share of the image that holds half of a map's heat, (N,): 0.5 for an even map; NaN for an empty one."""
     ordered = heat.flatten(1).sort(dim=1, descending=True).values.cumsum(1)

@@ -80,9 +80,10 @@ def difference(a: list[np.ndarray], b: list[np.ndarray], comparisons: int = 1) -
     return float(gap), float(gap - half), float(gap + half)
 
 
-def mean_interval(values: np.ndarray) -> tuple[float, float, float]:
-    """Mean of a value per image, and its 95 % interval (normal approximation) over the choice of the images."""
-    half = images_half(values)
+def mean_interval(values: np.ndarray, comparisons: int = 1) -> tuple[float, float, float]:
+    """Mean of a value per image, and its 95 % interval (normal approximation) over the choice of the images; `comparisons` as
+    of `difference`."""
+    half = images_half(values, 1 - 0.05 / comparisons)
     return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
 
 

@@ -113,15 +113,37 @@ def mean_band(frames: list[pd.DataFrame], column: str) -> tuple[np.ndarray, np.n
     return mean.index.to_numpy(), mean.to_numpy(), by_epoch.min().to_numpy(), by_epoch.max().to_numpy()
 
 
-def draw(ax, variant: str, label: str, frames: list[pd.DataFrame], column: str, as_error: bool = False) -> None:
-    """One variant's curve: the mean over seeds, their range as a band."""
+PARTS = {"train": ("training", "#0072B2"), "val": ("validation", "#D55E00")}
+SMOOTHED = 5  # epochs whose median a learning curve shows where there are at least ten times as many
+
+
+def draw(ax, variant: str, label: str, frames: list[pd.DataFrame], column: str, as_error=False, smooth=False) -> None:
+    """One variant's curve: the mean over seeds, their range as a band. With `smooth`, long ones pale, and over them their
+    running median."""
     color, style = style_of(variant)
     epochs, mean, low, high = mean_band(frames, column)
     if as_error:
         mean, low, high = 100 * (1 - mean), 100 * (1 - high), 100 * (1 - low)
+    if smooth and is_long(frames):
+        ax.plot(epochs, mean, color=color, linewidth=0.6, alpha=0.25)
+        mean = pd.Series(mean).rolling(SMOOTHED, center=True, min_periods=1).median()
     ax.plot(epochs, mean, color=color, linestyle=style, label=label)
     if len(frames) > 1:
         ax.fill_between(epochs, low, high, color=color, alpha=0.2, linewidth=0)
+
+
+def is_long(frames: list[pd.DataFrame]) -> bool:
+    return max(map(len, frames)) >= 10 * SMOOTHED
+
+
+def curves_note(histories: dict[str, list[pd.DataFrame]]) -> str:
+    """What the caption of their `learning_curves` must say of the axes, and of the smoothing where there is one."""
+    errors = [frame[f"{part}_accuracy"].max() for frames in histories.values() for frame in frames for part in PARTS]
+    return (
+        "; each panel has a logarithmic axis of its own"
+        + ", linear below an error of 1 %" * bool(max(errors) > 0.99)
+        + f"; the median of {SMOOTHED} epochs over each epoch's value (pale)" * any(map(is_long, histories.values()))
+    )
 
 
 def log_axis(ax, linear_below: float = 0) -> None:
@@ -146,14 +168,14 @@ def epoch_axis(ax) -> None:
 
 
 def learning_curves(histories: dict[str, list[pd.DataFrame]], labels: dict[str, str], loss: str = "loss (nats)") -> Figure:
-    """Training and validation error (%) and loss, one line per variant and a scale of its own for each panel; `loss` is the
-    axis' label."""
+    """Training and validation error (%) and loss, one line per variant and a scale of its own for each panel, smoothed as
+    `curves_note` says; `loss` is the axis' label."""
     fig, axes = plt.subplots(2, 2, figsize=(WIDTH, 4.9), sharex=True)
     for row, (kind, unit) in enumerate((("accuracy", "error (%)"), ("loss", loss))):
         for column, part in enumerate(("train", "val")):
             ax = axes[row, column]
             for variant, frames in histories.items():
-                draw(ax, variant, labels[variant], frames, f"{part}_{kind}", as_error=kind == "accuracy")
+                draw(ax, variant, labels[variant], frames, f"{part}_{kind}", as_error=kind == "accuracy", smooth=True)
             ax.set_title({"train": "training", "val": "validation"}[part] + " " + unit.split(" ")[0])
             ax.set_ylabel(unit)
             epoch_axis(ax)
@@ -263,9 +285,6 @@ def image_grid(images: np.ndarray, titles: list[str], columns: int = 10) -> Figu
     return fig
 
 
-PARTS = {"train": ("training", "#0072B2"), "val": ("validation", "#D55E00")}
-
-
 def overlaid_curves(a: pd.DataFrame, b: pd.DataFrame, labels: tuple[str, str]) -> Figure:
     """Error (%) and loss of two runs over each other: a as a broad pale line, b as a thin black one on top."""
     fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.8))
@@ -284,16 +303,18 @@ def overlaid_curves(a: pd.DataFrame, b: pd.DataFrame, labels: tuple[str, str]) -
     return fig
 
 
-def difference_curves(a: pd.DataFrame, b: pd.DataFrame) -> Figure:
-    """Accuracy of run a minus accuracy of run b by epoch, in percentage points."""
-    fig, ax = plt.subplots(figsize=(WIDTH, 2.3))
-    for part, (name, color) in PARTS.items():
-        gap = 100 * (a[f"{part}_accuracy"] - b[f"{part}_accuracy"])
-        ax.plot(a["epoch"], gap, color=color, linestyle="--" if part == "train" else "-", label=name)
-    ax.axhline(0, color="black", linewidth=0.7)
-    ax.set_ylabel("accuracy difference (points)")
-    ax.legend()
-    epoch_axis(ax)
+def difference_curves(differences: dict[str, tuple[pd.DataFrame, pd.DataFrame]]) -> Figure:
+    """Title -> two runs: accuracy of the first minus accuracy of the second by epoch, in percentage points, a panel each."""
+    fig, axes = plt.subplots(1, len(differences), figsize=(WIDTH, 2.5), sharey=True, squeeze=False)
+    for ax, (title, (a, b)) in zip(axes[0], differences.items(), strict=True):
+        for part, (name, color) in PARTS.items():
+            gap = 100 * (a[f"{part}_accuracy"] - b[f"{part}_accuracy"])
+            ax.plot(a["epoch"], gap, color=color, linestyle="--" if part == "train" else "-", label=name)
+        ax.axhline(0, color="black", linewidth=0.7)
+        ax.set_title(title)
+        epoch_axis(ax)
+    axes[0, 0].set_ylabel("accuracy difference (points)")
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return fig
 
 
@@ -354,7 +375,8 @@ def quantile_grid(histories: dict[str, pd.DataFrame], labels: dict[str, str], sa
         ax.set_ylabel("feature value")
     if same_axis:
         log_axis(axes[0, 0], linear_below=1)
-        axes[0, 0].set_ylim(bottom=0)
+        highest = max((frame["q99"].replace(np.inf, np.nan).max() for frame in histories.values()), default=1)
+        axes[0, 0].set_ylim(0, 1.3 * highest if highest > 1 else None)
     return fig
 
 

@@ -180,36 +180,53 @@ def against_aims(found: Found, aims: dict[str, float]) -> str:
         return said
     worse = [f"{names[v]} ({training[v]:.1f} %)" for v, gap in gaps.items() if gap < 0 and training[v] > training["bn"]]
     said += (
-        f" Of the reason the runs show this much: on images that are not augmented BN's kept weights have a training error of "
+        f" As far as the runs show a reason: on images that are not augmented BN's kept weights have a training error of "
         f"{training['bn']:.1f} % and a validation error {validation['bn'] - training['bn']:.1f} points higher"
     )
     return said + (f"; the training error is higher with {', '.join(worse)}, under a recipe chosen with BN." if worse else ".")
 
 
-def curves_sentence(frame: pd.DataFrame, where: str = "above") -> str:
+def ends(values: pd.Series, least: str, most: str, same: tuple[str, ...] = ()) -> str:
+    """Who has the smallest and the largest of some numbers (name -> number, said with one decimal). Of the names in `same`,
+    which are trainings of one layer, the numbers differ by chance; who is no further from an end is named with it."""
+    values = values.round(1) + 0.0  # no minus before a zero
+    alike = values[values.index.isin(same)]
+    chance = alike.max() - alike.min() if len(alike) else 0.0
+    near = {end: (values - end).abs() <= chance + 1e-9 for end in (values.min(), values.max())}
+    both = np.logical_and.reduce(list(near.values()))
+
+    def having(part):
+        numbers = " to ".join(f"{number:.1f}".replace("-", "−") for number in dict.fromkeys((part.min(), part.max())))
+        return f"{', '.join(part.index)} ({numbers})"
+
+    if len(near) == 1:
+        return f"the same with all ({having(values).split('(')[-1]}"
+    if both.all():
+        return f"no further apart than with trainings of BN ({having(values).split('(')[-1]}"
+    low, high = (values[near[end] & ~both].sort_values() for end in near)
+    return f"{least} with {having(low)} and {most} with {having(high)}"
+
+
+def curves_sentence(frame: pd.DataFrame, where: str = "above", same: tuple[str, ...] = ()) -> str:
     """What `curves` says of several curves: who ends where, and whose validation error is unsteady. "" for fewer than two.
-    `where` their figure stands, seen from the sentence: above or below."""
-    frame = frame.dropna().set_index("variant").round(1) + 0.0  # no minus before a zero
+    `where` their figure stands, seen from the sentence: above or below; `same`: as of `ends`."""
+    frame = frame.dropna().set_index("variant")
     if len(frame) < 2:
         return ""
-
-    def ends(column, least, most):
-        values = frame[column]
-        if values.nunique() == 1:
-            return f"the same with all ({said(values.iloc[0])})"
-        return f"{least} with {having(values, values.min())} and {most} with {having(values, values.max())}"
-
-    def said(number):
-        return f"{number:.1f}".replace("-", "−")
-
-    def having(values, end):
-        return f"{' and '.join(values.index[values == end])} ({said(end)})"
-
+    training, validation, gap, change = (
+        ends(frame[column], least, most, same)
+        for column, least, most in (
+            ("training error", "lowest", "highest"),
+            ("validation error", "lowest", "highest"),
+            ("validation minus training", "lowest", "highest"),
+            ("change per epoch", "least", "most"),
+        )
+    )
+    together = " Variants no further from an end than trainings of BN lie apart are named with it." if len(same) > 1 else ""
     return (
-        f"After the last epoch (figure {where}) the training error (%) is {ends('training error', 'lowest', 'highest')}, the "
-        f"validation error {ends('validation error', 'lowest', 'highest')}, and validation minus training error (points) "
-        f"{ends('validation minus training', 'lowest', 'highest')}. From one epoch to the next in the first half of the "
-        f"training, validation error changes (points, on average) {ends('change per epoch', 'least', 'most')}."
+        f"After the last epoch (figure {where}) the training error (%) is {training}, the validation error {validation}, and "
+        f"validation minus training error (points) {gap}. From one epoch to the next in the first half of the "
+        f"training, validation error changes (points, on average) {change}.{together}"
     )
 
 
@@ -442,8 +459,8 @@ def intervals(study: Study) -> str:
     """What all intervals cover, in a sentence."""
     images = "the choice of the test images"
     if len(study.seeds) == 1:
-        return f"Intervals are of 95 %; with one seed they cover {images}, not the seed or a machine's rounding."
-    return f"Intervals are of 95 % and cover the seed and {images}."
+        return f"All intervals are 95 % intervals; with one seed they cover {images}, not the seed or a machine's rounding."
+    return f"All intervals are 95 % intervals and cover the seed and {images}."
 
 
 def basis(found: Found) -> str:
@@ -467,10 +484,9 @@ def noise(found: Found, again: list[Result]) -> tuple[float, str]:
     }
     words = " and ".join(f"{name} by {gap:.2f} points" for name, gap in gaps.items())
     return max(gaps.values()), (
-        f"Two trainings of one and the same layer differ as well: {words} of test or validation accuracy, whichever is more. A "
-        "difference that is not larger is not taken for an effect in this section, whatever its interval. That is a weak "
-        "measure: of variants that differ in "
-        f"nothing, one in {len(gaps) + 1} would lie beyond it."
+        f"Two trainings of one and the same layer differ as well: {words} of test or validation accuracy, whichever is larger. "
+        "A difference that is not larger is not taken for an effect in this section, whatever its interval. That is a weak "
+        f"measure: of variants that differ in nothing, up to one in {len(gaps) + 1} would lie beyond it."
     )
 
 
@@ -593,20 +609,25 @@ def gate_values(results: list[Result]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def spread_growth(history: pd.DataFrame) -> tuple[float, float]:
+def spread_growth(history: pd.DataFrame) -> tuple[float, float, float]:
     """How the features' spread (99th minus 1st percentile) ends and how it grew.
 
-    Returns its mean over the last quarter of the epochs and that mean divided by the second quarter's: about 1 where
-    the features have settled, above it where they keep growing. Fewer than 4 epochs have no quarters: the growth is NaN.
+    Returns its mean over the last quarter of the epochs, and that mean divided by the second quarter's: about 1 where
+    the features have settled, above it where they keep growing; and divided by its lowest epoch's. Fewer than 4 epochs have no
+    quarters: the growth is NaN.
     """
     spread = (history["q99"] - history["q01"]).to_numpy()
     quarter = len(spread) // 4
     if not quarter:
-        return float(spread[-1]), float("nan")
-    early, late = spread[quarter : 2 * quarter].mean(), spread[-quarter:].mean()
-    if early == late:  # features that are all zero among them
-        return float(late), 1.0
-    return float(late), float(late / early) if early > 0 else float("inf")
+        return float(spread[-1]), float("nan"), float("nan")
+    early, late, least = spread[quarter : 2 * quarter].mean(), spread[-quarter:].mean(), spread.min()
+
+    def over(start):
+        if late == start:  # features that are all zero among them
+            return 1.0
+        return float(late / start) if start > 0 else float("inf")
+
+    return float(late), over(early), over(least)
 
 
 #: A growth up to the first is called bounded, from the second on growing, and what lies between is left open: a convention.

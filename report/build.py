@@ -69,9 +69,16 @@ def code_of(source: Path) -> str:
 
 
 def fingerprint(source: Path, study: Study, parameters: dict) -> str:
-    """Changes with anything an execution depends on: the notebook, the code, the parameters, its runs' results."""
-    needed = [runs.Folder(run, study.outputs).path for run in study.runs_of(NOTEBOOKS[source.stem])]
-    sums = [(path / runs.SUMS).read_text() if (path / runs.SUMS).is_file() else "missing" for path in needed]
+    """Changes with anything an execution depends on: the notebook, the code, the parameters, its runs' results and which of
+    their models are kept."""
+    needed = study.runs_of(NOTEBOOKS[source.stem])
+    if source.stem == "01_resnet_bn":  # which shows what was tried for the recipe
+        needed += [run for planned in Study("paper", "cifar10", outputs=study.outputs).probes().values() for run in planned]
+    paths = [runs.Folder(run, study.outputs).path for run in needed]
+    sums = [
+        ((path / runs.SUMS).read_text(), (path / runs.MODEL).is_file()) if (path / runs.SUMS).is_file() else "missing"
+        for path in paths
+    ]
     return runs.sha256(repr((sorted(parameters.items()), code_of(source), sums)).encode())
 
 
@@ -236,7 +243,8 @@ def appendix(study: Study) -> list:
     rows, environments, listed = [], [], set()
     probes = study.probes() if (study.profile, study.dataset) == ("paper", "cifar10") else {}
     groups = {name: study.runs_of([name]) for name in EVERYTHING}
-    groups["what was tried for the recipe"] = [run for planned in probes.values() for run in planned]
+    tried = {run.id: run for planned in probes.values() for run in planned}  # a run may be a recipe's and a border's
+    groups["what was tried for the recipe"] = list(tried.values())
     for name, planned in groups.items():
         planned = [run for run in planned if run.id not in listed]
         listed |= {run.id for run in planned}

@@ -92,12 +92,13 @@ def engine_table(folder=BENCHMARKS) -> str:
     machines = list(dict.fromkeys(zip(table["device"], table["precision"], table["threads"], strict=True)))
     titles = " | ".join(f"{name}, {kind}, {threads} threads" for name, kind, threads in machines)
     rows = [f"| ratio | {titles} | aim |", "|:--" + "|--:" * len(machines) + "|--:|"]
-    by_machine = [table[table["device"] == name].dropna(subset="ratio").set_index("what")["ratio"] for name, _, _ in machines]
+    same = ["device", "precision", "threads"]
+    parts = [table[(table[same] == list(machine)).all(axis=1)] for machine in machines]
+    by_machine = [part.dropna(subset="ratio").set_index("what")["ratio"] for part in parts]
     for ratio, (words, aim) in RATIOS.items():
         rows.append(f"| {words} | " + " | ".join(f"{found[ratio]:.2f}" for found in by_machine) + f" | {aim} |")
-    images = table.dropna(subset="images_per_second")
-    for name, kind, _ in machines:
-        found = images[images["device"] == name].set_index(["what", "batch"])["images_per_second"]
+    for part, (name, kind, _) in zip(parts, machines, strict=True):
+        found = part.dropna(subset="images_per_second").set_index(["what", "batch"])["images_per_second"]
         listed = "; ".join(
             f"{words} {found[what, 128]:,.0f}"
             for words, what in (

@@ -53,6 +53,12 @@ def test_chance_is_the_overlap_of_different_images():
     assert cam.chance(one_hot(3, 3, 3), one_hot(3, 3, 3)) == 1
 
 
+def test_beyond_chance_is_the_share_of_what_is_possible():
+    assert cam.beyond_chance(1.0, 0.6) == 1 and cam.beyond_chance(0.6, 0.6) == 0
+    assert cam.beyond_chance(0.77, 0.63) == pytest.approx(0.14 / 0.37)
+    assert np.isnan(cam.beyond_chance(1.0, 1.0))
+
+
 def test_half_area():
     even, point, empty = torch.full((1, 2, 2), 0.25), one_hot(2), torch.zeros(1, 2, 2)
     found = cam.half_area(torch.cat([even, point, empty]))

@@ -21,7 +21,7 @@ from test_data import write_folder
 
 from lib import plots, runs
 from lib.plots import table_html
-from lib.study import ALL, NOTEBOOKS
+from lib.study import ALL, NOTEBOOKS, Study
 from report import build
 from report.export import ReportHTMLExporter, TypstPDFExporter, to_markdown
 
@@ -99,6 +99,20 @@ def test_numbers_in_the_prose_are_those_of_the_runs(smoke):
     )
     for norm in ALL:
         assert f"<td>{written[norm, 32, 'test']:.3f}</td>" in scores.data["text/html"]
+
+
+def test_an_execution_depends_on_what_was_tried_and_on_which_models_are_kept(tmp_path):
+    found, (run,) = [], Study("paper", "cifar10", outputs=tmp_path).borders()[12, "gn", "mean"]
+    folder = runs.Folder(run, tmp_path).path
+    for name in (None, runs.SUMS, runs.MODEL):
+        if name:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text("x")
+        study = Study("smoke", "digits", outputs=tmp_path)
+        found.append(
+            [build.fingerprint(build.SOURCES / f"{stem}.ipynb", study, {}) for stem in ("01_resnet_bn", "08_cnn_ablations")]
+        )
+    assert len({first for first, _ in found}) == 3 and len({other for _, other in found}) == 1
 
 
 def test_unchanged_notebooks_are_not_executed_again_and_nothing_is_trained(smoke):

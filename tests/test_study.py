@@ -72,7 +72,7 @@ def test_notebooks_share_runs():
     plans = {name: PAPER.plan(names) for name, names in NOTEBOOKS.items()}
     ids = {name: {run.id for planned in plan.values() for run in planned} for name, plan in plans.items()}
     assert ids["01_resnet_bn"] < ids["02_norm_sanity"] < ids["03_six_variants"]
-    assert ids["01_resnet_bn"] < ids["05_feature_quantiles"] < ids["03_six_variants"]
+    assert ids["01_resnet_bn"] < ids["05_feature_quantiles"] == ids["03_six_variants"]
     assert len(set.union(*ids.values())) == 9 + 39 + 23 + 1 + 10 + 5
 
 
@@ -326,8 +326,21 @@ def test_error_curves_in_numbers():
     assert "least with GN (10.0) and most with BN (30.0)" in said
     assert tables.curves_sentence(frame[:1]) == ""
     alike = pd.concat([frame, frame[:1].assign(variant="BIN"), frame[:1].assign(variant="LN")])
-    assert "lowest with BN and BIN and LN (10.0)" in tables.curves_sentence(alike)
+    assert "lowest with BN, BIN, LN (10.0)" in tables.curves_sentence(alike)
     assert "the same with all (10.0)" in tables.curves_sentence(alike[alike["variant"] != "GN"])
+
+
+def test_ends_are_shared_by_what_chance_cannot_tell_apart():
+    values = pd.Series({"PyTorch BN": 2.0, "BN": 2.5, "BIN": 1.8, "NN": 4.0, "IN": 5.04, "GN": 4.7})
+    assert tables.ends(values, "lowest", "highest") == "lowest with BIN (1.8) and highest with IN (5.0)"
+    same = ("PyTorch BN", "BN", "BN, another seed")
+    assert (
+        tables.ends(values, "lowest", "highest", same)
+        == "lowest with BIN, PyTorch BN (1.8 to 2.0) and highest with GN, IN (4.7 to 5.0)"
+    )
+    assert tables.ends(values[:3], "a", "b", same) == "a with BIN (1.8) and b with BN (2.5)", "2.0 is near both"
+    assert tables.ends(values[:2], "a", "b", same) == "no further apart than with trainings of BN (2.0 to 2.5)"
+    assert tables.ends(values[:2] * 0, "a", "b", same) == "the same with all (0.0)"
 
 
 def test_epochs_to_reach_counts_the_first_epoch_at_or_above():
@@ -342,14 +355,14 @@ def test_spread_growth_of_settled_and_growing_features():
     epochs = np.arange(1, 41)
     settled = pd.DataFrame({"q01": 0.0 * epochs, "q99": 2.0 + 0 * epochs})
     growing = pd.DataFrame({"q01": 0.0 * epochs, "q99": 1.0 * epochs})
-    assert tables.spread_growth(settled) == (2.0, 1.0)
-    late, growth = tables.spread_growth(growing)
-    assert late == 35.5 and growth == pytest.approx(35.5 / 15.5)
+    assert tables.spread_growth(settled) == (2.0, 1.0, 1.0)
+    late, growth, since_least = tables.spread_growth(growing)
+    assert late == 35.5 and growth == pytest.approx(35.5 / 15.5) and since_least == pytest.approx(35.5)
 
 
 def test_features_that_cannot_be_judged_are_not():
     dead = pd.DataFrame({"q01": [0.0] * 8, "q99": [0.0] * 8})
-    assert tables.spread_growth(dead) == (0.0, 1.0)
+    assert tables.spread_growth(dead) == (0.0, 1.0, 1.0)
     assert np.isnan(tables.spread_growth(dead[:3])[1])
     assert [tables.reading(g) for g in (1.25, 1.5, 1.75, float("inf"), float("nan"))] == [
         "bounded", "in between", "growing", "growing", "not to be said"]  # fmt: skip
