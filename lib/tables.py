@@ -441,7 +441,8 @@ def gap_on_validation(a: Result, b: Result) -> tuple[str, str]:
 
 def setting(study: Study, data: Data) -> str:
     """A section's runs, its images, and what its intervals cover. In the report it stands once, where it is first said."""
-    return f"This is {study.describe()}. {images(study, data)}"
+    source = "The images are CIFAR-10's (Krizhevsky 2009). " if study.dataset == "cifar10" else ""
+    return f"This is {study.describe()}. {source}{images(study, data)}"
 
 
 def images(study: Study, data: Data) -> str:
