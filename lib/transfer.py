@@ -127,7 +127,7 @@ def one_against_rest(train, val, test, kernel: str) -> dict:
     runs.allow("kernel", kernel, KERNELS)
     fitted = {}
     for c in PENALTIES:
-        machine = LinearSVC(C=c, dual=False) if kernel == "linear" else SVC(C=c, kernel="rbf")
+        machine = LinearSVC(C=c, dual=False, max_iter=10_000) if kernel == "linear" else SVC(C=c, kernel="rbf")
         fitted[c] = make_pipeline(StandardScaler(), machine).fit(*train)
 
     def on_val(c: float) -> tuple[float, float]:
