@@ -20,8 +20,8 @@ from torch import Tensor
 
 ROOT = Path(__file__).resolve().parent.parent
 AUGMENTATIONS = ("none", "crop", "crop+flip", "crop+flip+cutout", "crop+flip+mean", "crop+flip+reflect")
-PAD = 4  # pixels around a training image before it is cropped (He et al. 2016, section 4.2): black, or
-BORDERS = ("mean", "reflect")  # that of the training images, or the image's own reflection, where the augmentation ends so
+PAD = 4  # pixels around a training image before it is cropped: He et al. 2016, section 4.2
+BORDERS = ("mean", "reflect")  # of those pixels: the training images' mean, the image's own reflection; else they are black
 CUTOUT_SHARE = 4  # the sides of cutout's hole (DeVries & Taylor 2017) are the image's divided by this
 VAL_FRACTION = 0.2  # of the training images: 10,000 of CIFAR-10's 50,000, as the assignment asks
 

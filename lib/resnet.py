@@ -18,7 +18,7 @@ class Conv2d(nn.Conv2d):
     has no instructions for it.
 
     bf16 convolutions multiply bf16 values, add in float32 and round the sum. A float32 convolution of rounded values does the
-    same, some ten times as fast as PyTorch's bf16 on such a CPU, and so do its gradients.
+    same, faster than PyTorch's bf16 on such a CPU, and so do its gradients.
     """
 
     def forward(self, x: Tensor, shortcut: bool = False) -> Tensor | tuple[Tensor, Tensor]:

@@ -23,8 +23,8 @@ PROFILES = {
     # 4,000 of CIFAR-10's 40,000 images (or as many as there are).
     "quick": {"epochs": 20, "train_size": 4000, "precision": "float32"},
     # A Run's defaults: of RECIPE_PROBES with PyTorch's BN, none is clearly better on validation data. Nor are groups of 2
-    # channels with GN over 100 epochs; over 12 they are. Of BORDER_PROBES, reflection is clearly
-    # better with GN and IN; not all variants have been trained with it yet.
+    # channels with GN over 100 epochs; over 12 they are. Of BORDER_PROBES, reflection is clearly better with GN, IN and LN; not
+    # all variants have been trained with it yet.
     "paper": {},
 }
 
@@ -453,7 +453,7 @@ def main(argv=None) -> int:
             runs.allow("variant", name, EVERYTHING)
         where = {"jobs": args.jobs, "backend": args.backend}
         if args.backend == "local":
-            print(f"trained on {runs.device_name(check_device(args.device))}", flush=True)
+            print(f"what is missing is trained on {runs.device_name(check_device(args.device))}", flush=True)
         elif args.device:
             raise ValueError(f"device is {args.device}, but the backend is {args.backend}, whose workers have their own")
         study = Study(args.profile, args.dataset, args.data_dir, args.seeds, args.outputs, **where)

@@ -36,6 +36,11 @@ def labels(found: Found) -> dict[str, str]:
     return {v: label(v) + " (diverged)" * any(r.diverged for r in results) for v, results in found.items()}
 
 
+def other_start(again: list[Result]) -> Found:
+    """BN from another seed under a name that says which; nothing if there is none or it diverged."""
+    return {f"{label('bn')} (seed {again[0].run.seed})": again} if again and not again[0].diverged else {}
+
+
 def converged(found: Found, required: tuple[str, ...] = ()) -> tuple[Found, str]:
     """The runs that can be compared, and a sentence about those that diverged ("" if none): a diverged run has no score.
 
@@ -195,16 +200,15 @@ def ends(values: pd.Series, least: str, most: str, same: tuple[str, ...] = ()) -
     near = {end: (values - end).abs() <= chance + 1e-9 for end in (values.min(), values.max())}
     both = np.logical_and.reduce(list(near.values()))
 
-    def having(part):
-        numbers = " to ".join(f"{number:.1f}".replace("-", "−") for number in dict.fromkeys((part.min(), part.max())))
-        return f"{', '.join(part.index)} ({numbers})"
+    def span(part):
+        return " to ".join(f"{number:.1f}".replace("-", "−") for number in dict.fromkeys((part.min(), part.max())))
 
     if len(near) == 1:
-        return f"the same with all ({having(values).split('(')[-1]}"
+        return f"the same with all ({span(values)})"
     if both.all():
-        return f"no further apart than with trainings of BN ({having(values).split('(')[-1]}"
+        return f"no further apart than with trainings of BN ({span(values)})"
     low, high = (values[near[end] & ~both].sort_values() for end in near)
-    return f"{least} with {having(low)} and {most} with {having(high)}"
+    return f"{least} with {', '.join(low.index)} ({span(low)}) and {most} with {', '.join(high.index)} ({span(high)})"
 
 
 def curves_sentence(frame: pd.DataFrame, where: str = "above", same: tuple[str, ...] = ()) -> str:

@@ -202,6 +202,18 @@ def test_a_failing_notebook_does_not_take_the_others_with_it(smoke, tmp_path, ca
     assert len(PdfReader(tmp_path / "report" / "report.pdf").pages) > 5
 
 
+@pytest.mark.parametrize("name", ["02_norm_sanity", "03_six_variants", "05_feature_quantiles"])
+def test_a_seed_with_which_bn_diverged_leaves_the_others(smoke, tmp_path, name):
+    study, _, _ = smoke
+    copy = shutil.copytree(study.outputs, tmp_path / "outputs")
+    lose(Study("smoke", seeds=(study.seeds[-1],), outputs=copy), "torch_bn")
+    seen = Study("smoke", seeds=study.seeds, outputs=copy)
+    values = {"profile": "smoke", "dataset": "digits", "seeds": list(study.seeds), "outputs": str(copy)}
+    (tmp_path / "executed").mkdir()
+    assert build.execute(build.SOURCES / f"{name}.ipynb", seen, values, tmp_path / "executed") == ""
+    assert "PyTorch BN (1 of 2 runs)" in (tmp_path / "executed" / f"{name}.ipynb").read_text()
+
+
 def test_a_report_of_what_is_finished_trains_nothing(smoke, tmp_path, capsys):
     study, _, _ = smoke
     half = build.Study("smoke", seeds=study.seeds, outputs=shutil.copytree(study.outputs, tmp_path / "outputs"))

@@ -129,8 +129,6 @@ def test_slow_bf16_is_only_replaced_where_bf16_is_wanted(monkeypatch):
     monkeypatch.setattr(resnet, "bf16_is_slow", lambda: True)
     layer, x = resnet.conv3x3(3, 4, 1, "bn"), torch.randn(2, 3, 4, 4)
     assert torch.equal(layer(x), torch.nn.functional.conv2d(x, layer.weight, padding=1)), "float32 stays float32"
-    monkeypatch.undo()
-    assert resnet.bf16_is_slow() in (True, False)
 
 
 @pytest.mark.parametrize("stride", [1, 2])

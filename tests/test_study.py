@@ -190,6 +190,19 @@ def test_command_line_trains_what_is_asked_for_and_no_more(tmp_path):
     assert "epoch 2/2" in done.stderr and "val" in done.stderr  # the progress bar
 
 
+@pytest.mark.parametrize(
+    "options, says",
+    [
+        (["--device", "cuda"], "device is 'cuda'; here are cpu"),
+        (["--device", "cuda", "--backend", "dask"], "device is cuda, but the backend is dask, whose workers have their own"),
+    ],
+)
+def test_a_gpu_that_is_asked_for_and_not_here_stops_the_command(tmp_path, monkeypatch, capsys, options, says):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    assert study.main(["--profile", "smoke", "--outputs", str(tmp_path / "none"), *options]) == 2
+    assert capsys.readouterr().err == f"error: {says}\n" and not (tmp_path / "none").exists()
+
+
 class FakeResult:
     """What the sentences read of a result."""
 
