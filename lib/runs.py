@@ -81,7 +81,7 @@ class Run:
     clip_norm: float | None = None  # of the whole gradient
     gate_lr: float = 10.0  # BIN's gates learn at so many times lr: the authors' published training code
     group_size: int = 4  # channels in a group of GN, that is C/4 groups
-    augment: str = "crop+flip"  # He et al. 2016, section 4.2; other borders: study.BORDER_PROBES
+    augment: str = "crop+flip+reflect"  # He et al. 2016, section 4.2, but for the border: study.BORDER_PROBES
     precision: str = "bf16"  # of the training's convolutions; statistics, loss, weights and evaluation are float32
     model: str = "resnet"  # or cnn or resnet50 (lib.networks), which have no n
     activation: str = "relu"  # of lib.networks.ACTIVATIONS; the ResNet has ReLU

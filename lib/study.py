@@ -23,8 +23,7 @@ PROFILES = {
     # 4,000 of CIFAR-10's 40,000 images (or as many as there are).
     "quick": {"epochs": 20, "train_size": 4000, "precision": "float32"},
     # A Run's defaults: of RECIPE_PROBES with PyTorch's BN, none is clearly better on validation data. Nor are groups of 2
-    # channels with GN over 100 epochs; over 12 they are. Of BORDER_PROBES, reflection is clearly better with GN, IN and LN; not
-    # all variants have been trained with it yet.
+    # channels with GN over 100 epochs; over 12 they are. The border is the one of BORDER_PROBES that GN is clearly better with.
     "paper": {},
 }
 

@@ -23,7 +23,7 @@ def test_paper_profile_is_the_assignment():
     for variant in ALL:
         (run,) = PAPER.runs(variant)
         assert (run.n, run.classes, run.batch_size, run.epochs, run.lr, run.train_size) == (2, 10, 128, 100, 0.1, None)
-        assert run.norm == variant and run.augment == "crop+flip" and run.patience is None
+        assert run.norm == variant and run.augment == "crop+flip+reflect" and run.patience is None
 
 
 def test_one_recipe_for_all_but_where_the_study_says_why():
