@@ -13,7 +13,7 @@ import numpy as np
 from scipy import stats
 
 from lib.runs import Result, Run
-from lib.study import Study, parse_seeds
+from lib.study import BLACK, Study, parse_seeds
 from lib.train import Parser, command
 
 EPOCHS = 10
@@ -43,7 +43,7 @@ def main(argv=None) -> int:
 def plan(study: Study, norm: str = "bn") -> dict[str, list[Run]]:
     """precision -> a run for each seed of the study."""
     changes = ({"epochs": EPOCHS, "weight_decay": 5e-4, "precision": precision} for precision in ("float32", "bf16"))
-    return {change["precision"]: replace(study, changes=study.changes | change).runs(norm) for change in changes}
+    return {change["precision"]: replace(study, changes=BLACK | study.changes | change).runs(norm) for change in changes}
 
 
 def report(found: dict[str, list[Result]]) -> list[str]:
