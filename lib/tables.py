@@ -425,6 +425,26 @@ def borders(study: Study, known=None) -> tuple[pd.DataFrame, list[str]]:
     return pd.DataFrame(rows), [border_name(*key) for key in plan if key not in found]
 
 
+def borders_sentence(frame: pd.DataFrame) -> str:
+    """Reflection minus black in `borders`' longest runs in words, by what the norm takes its statistics from; "" for none."""
+    longest = frame[frame["epochs"].astype(int) == frame["epochs"].astype(int).max()].set_index("variant")
+    least = longest["95 % interval"].str.replace("−", "-").str.extract(r"(\S+\d) to ", expand=False).astype(float)
+    gains = longest["reflection minus black, points"].str.replace("−", "-").pipe(pd.to_numeric, errors="coerce").dropna()
+    if gains.empty:
+        return ""
+    said = ", ".join(f"{signed(gain)} with {variant}" for variant, gain in gains.sort_values(ascending=False).items())
+    text = f"Over {longest['epochs'].iloc[0]} epochs reflection minus black is, in points, {said}."
+    image, batch = (
+        gains.reindex([LABELS[v] for v in group]).dropna() for group in (("in", "ln", "gn"), ("bn", "bin", "torch_bn"))
+    )
+    if len(image) and len(batch):
+        where = "in every run" if image.min() > batch.max() else "in some of these runs only"
+        text += f" Norms with statistics of each image gain more by it than norms with the batch's {where}"
+        without = LABELS["nn"] in gains and least[LABELS["nn"]] > 0
+        text += "; without a norm there is a gain too, so a norm's statistics are not all of it." if without else "."
+    return text
+
+
 def trained(study: Study, plan: dict, known=None) -> dict:
     """Those of a plan's runs, by their keys, that are finished in the study's folder, or that `known` (run ids) has of them."""
     there = {k: run for k, run in plan.items() if runs.Folder(run, study.outputs).sound and (known is None or run.id in known)}
