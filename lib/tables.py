@@ -425,22 +425,24 @@ def borders(study: Study, known=None) -> tuple[pd.DataFrame, list[str]]:
     return pd.DataFrame(rows), [border_name(*key) for key in plan if key not in found]
 
 
-def borders_sentence(frame: pd.DataFrame) -> str:
-    """Reflection minus black in `borders`' longest runs in words, by what the norm takes its statistics from; "" for none."""
-    longest = frame[frame["epochs"].astype(int) == frame["epochs"].astype(int).max()].set_index("variant")
-    least = longest["95 % interval"].str.replace("−", "-").str.extract(r"(\S+\d) to ", expand=False).astype(float)
-    gains = longest["reflection minus black, points"].str.replace("−", "-").pipe(pd.to_numeric, errors="coerce").dropna()
-    if gains.empty:
+def borders_sentence(study: Study) -> str:
+    """What `borders` has of the longest runs in words, by what the norm takes its statistics from; "" for nothing."""
+    plan = {key: planned[0] for key, planned in study.borders().items()}
+    epochs, gains = max(key[0] for key in plan), {}
+    found = {key: result for key, result in trained(study, plan).items() if not result.diverged}
+    for norm in LABELS:
+        if all((epochs, norm, border) in found for border in ("reflect", "black")):
+            pair = ([found[epochs, norm, border].correct("val")] for border in ("reflect", "black"))
+            gains[norm] = [100 * value for value in metrics.difference(*pair)]
+    if not gains:
         return ""
-    said = ", ".join(f"{signed(gain)} with {variant}" for variant, gain in gains.sort_values(ascending=False).items())
-    text = f"Over {longest['epochs'].iloc[0]} epochs reflection minus black is, in points, {said}."
-    image, batch = (
-        gains.reindex([LABELS[v] for v in group]).dropna() for group in (("in", "ln", "gn"), ("bn", "bin", "torch_bn"))
-    )
-    if len(image) and len(batch):
-        where = "in every run" if image.min() > batch.max() else "in some of these runs only"
+    said = ", ".join(f"{signed(gains[norm][0])} with {LABELS[norm]}" for norm in sorted(gains, key=lambda n: -gains[n][0]))
+    text = f"Over {epochs} epochs reflection minus black is, in points, {said}."
+    image, batch = ([gains[n][0] for n in group if n in gains] for group in (("in", "ln", "gn"), ("bn", "bin", "torch_bn")))
+    if image and batch:
+        where = "in every run" if min(image) > max(batch) else "in some of these runs only"
         text += f" Norms with statistics of each image gain more by it than norms with the batch's {where}"
-        without = LABELS["nn"] in gains and least[LABELS["nn"]] > 0
+        without = "nn" in gains and gains["nn"][1] > 0
         text += "; without a norm there is a gain too, so a norm's statistics are not all of it." if without else "."
     return text
 

@@ -13,7 +13,7 @@ import pytest
 from test_data import write_folder
 
 from lib import runs, study, tables
-from lib.study import ALL, LABELS, NOTEBOOKS, Study
+from lib.study import ALL, NOTEBOOKS, Study
 from lib.train import evaluate
 
 PAPER = Study("paper", "cifar10")
@@ -504,22 +504,25 @@ def test_table_of_borders_compares_reflection_with_black(tmp_path):
     assert tables.borders(smoke, known={reflected.run.id})[0].empty  # nothing to compare it with
 
 
-def test_borders_in_words_say_what_contradicts_the_explanation():
-    def frame(**gains):
-        limits = "{} to +4.00".format
-        rows = [
-            {"variant": LABELS[v], "epochs": "100", "reflection minus black, points": g, "95 % interval": limits(low)}
-            for v, (g, low) in gains.items()
-        ]
-        short = {"variant": "GN", "epochs": "12", "reflection minus black, points": "+9.00", "95 % interval": limits("+8.00")}
-        return pd.DataFrame([*rows, short])
+def test_borders_in_words_say_what_contradicts_the_explanation(monkeypatch):
+    def said(**right):
+        """Of 1,000 validation images 500 are right with a black border, and so many more with reflection over 100 epochs."""
+        scores = {
+            (100, v, border): 500 + more * (border == "reflect") for v, more in right.items() for border in ("black", "reflect")
+        }
+        scores |= {(12, "gn", "black"): 100, (12, "gn", "reflect"): 900}
+        found = {
+            key: SimpleNamespace(diverged=score == 0, correct=lambda _, n=score: np.arange(1000) < n)
+            for key, score in scores.items()
+        }
+        monkeypatch.setattr(tables, "trained", lambda study, plan: found)
+        return tables.borders_sentence(PAPER)
 
-    image, batch = {"ln": ("+1.50", "+1.00"), "gn": ("+2.00", "+1.00")}, {"torch_bn": ("−0.03", "−0.50")}
-    said = tables.borders_sentence(frame(**image, **batch))
-    assert said.startswith("Over 100 epochs") and "+2.00 with GN, +1.50 with LN, −0.03 with PyTorch BN" in said
-    assert said.endswith("in every run.")
-    assert "in some of these runs only" in tables.borders_sentence(frame(**image, bn=("+1.60", "+1.00")))
-    assert "not all of it" in tables.borders_sentence(frame(**image, **batch, nn=("+1.10", "+0.10")))
-    assert "not all of it" not in tables.borders_sentence(frame(**image, **batch, nn=("+0.10", "−0.10")))
-    assert "every run" not in tables.borders_sentence(frame(**image))
-    assert tables.borders_sentence(frame(nn=("–", "–"))) == ""
+    text = said(ln=15, gn=20, torch_bn=-3)
+    assert text.startswith("Over 100 epochs") and "+2.00 with GN, +1.50 with LN, −0.30 with PyTorch BN" in text
+    assert text.endswith("in every run.")
+    assert "in some of these runs only" in said(ln=15, gn=20, bn=16)
+    assert "not all of it" in said(ln=15, torch_bn=-3, nn=11)
+    assert "not all of it" not in said(ln=15, torch_bn=-3, nn=1)
+    assert said(ln=15, gn=20).endswith("+1.50 with LN.")
+    assert said(nn=-500) == said() == ""  # diverged, not trained
