@@ -113,7 +113,8 @@ def test_a_last_batch_of_one_is_refused_where_it_has_no_variance():
 
 
 def test_new_fields_leave_the_ids_of_earlier_runs_alone():
-    assert Run().id == "cifar10-torch_bn-n2-b128-e100-s0-9e21af40"
+    assert Run(augment="crop+flip").id == "cifar10-torch_bn-n2-b128-e100-s0-9e21af40"
+    assert Run().id == "cifar10-torch_bn-n2-b128-e100-s0-fb545889"
     assert len({Run().id, Run(criterion="mse").id, Run(model="cnn").id, Run(model="cnn", activation="tanh").id}) == 4
     assert Run(model="cnn").id.startswith("cifar10-torch_bn-cnn-b128-e100-s0-")
 
