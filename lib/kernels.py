@@ -203,7 +203,8 @@ def sums(g, y, x, m, masked, sum_g, sum_gd):
         for i in range(x.shape[1]):
             if len(y):
                 for j in range(width):
-                    value = zero if load(y[n, i, j]) <= zero else load(g[n, i, j])
+                    value = load(g[n, i, j])  # here and not in a branch: a read under a condition would not become vectors
+                    value = zero if load(y[n, i, j]) <= zero else value
                     masked[n, i, j] = store(masked, value)
                     total[j] += value
                     product[j] += value * (load(x[n, i, j]) - mean[j])
