@@ -11,7 +11,8 @@ sums are float32; the result differs from that of a direct convolution by float3
 and 1e-5 in the weights' gradient, a sum over all images).
 
 Maps come as lib.kernels has them: (N, H, W, C), bfloat16 as uint16. In the transformed space the channels lie in blocks of 16,
-the width of a `vector`: values (36, C/16, tiles, 16), weights (36, to/16, from, 16).
+the width of a `vector`: values (36, C/16, tiles, 16), weights (36, to/16, from, 16). Both have a gap of 16 values between one
+point and the next, or block: at steps of a power of two, a cache would have room for only some of the 36 at a time.
 """
 
 import operator
@@ -425,10 +426,16 @@ def add_inputs_of(dv, plane, first, count, height, width, channels, padded, part
 
 
 @serial
+def weights_plane(inputs, outputs):
+    """From one point's transformed weights to the next."""
+    return inputs * outputs + LANES
+
+
+@serial
 def transform_weights(w, u):
     """G w Gᵀ of weights (from, 3, 3, to), for a product that leads so: (36, to/16, from, 16)."""
     sources, targets, part = w.shape[0], w.shape[3], np.empty(18 * LANES, np.float32)
-    flat, step = w.reshape(-1), sources * targets
+    flat, step = w.reshape(-1), weights_plane(sources, targets)
     for source in range(sources):
         for b in range(0, targets, LANES):
             for j in range(3):
@@ -445,7 +452,7 @@ def transform_weights(w, u):
 def weights_of(du, outputs, inputs, dw):
     """Gᵀ du G, (outputs, 3, 3, inputs), of du (36, inputs/16, outputs, 16): the adjoint of transform_weights."""
     blocks, part = inputs // LANES, np.empty(18 * LANES, np.float32)
-    step = blocks * outputs * LANES
+    step = weights_plane(inputs, outputs)
     for o in range(outputs):
         for b in range(blocks):
             for j in range(6):
@@ -470,9 +477,9 @@ def multiply(a, inputs, u, outputs, count, plane, c):
     """Values (36, inputs/16, tiles, 16) times weights (36, outputs/16, inputs, 16): values (36, outputs/16, tiles, 16)."""
     rows, blocks, size = up(count), inputs // LANES, inputs * LANES
     for p in range(POINTS):
-        start, b = p * blocks * plane, 0
+        start, weights, b = p * blocks * plane, p * weights_plane(inputs, outputs), 0
         while b < outputs // LANES:
-            at, to = (p * (outputs // LANES) + b) * size, (p * (outputs // LANES) + b) * plane
+            at, to = weights + b * size, (p * (outputs // LANES) + b) * plane
             if b + 1 < outputs // LANES:
                 for t in range(0, rows, PAIR_ROWS):
                     here = t * LANES
@@ -493,7 +500,8 @@ def add_products(dm, outputs, v, inputs, count, plane, du, more):
         for o in range(outputs // LANES):
             left, b = (p * (outputs // LANES) + o) * plane, 0
             while b < inputs // LANES:
-                right, to = (p * (inputs // LANES) + b) * plane, ((p * (inputs // LANES) + b) * outputs + o * LANES) * LANES
+                right = (p * (inputs // LANES) + b) * plane
+                to = p * weights_plane(inputs, outputs) + (b * outputs + o * LANES) * LANES
                 if b + 1 < inputs // LANES:
                     for r in range(0, LANES, PAIR_ROWS):
                         here = to + r * LANES
@@ -618,7 +626,7 @@ class Convolution(torch.autograd.Function):
     def forward(ctx, x, weight, bias, stride, with_shortcut):
         as_many_threads()
         outputs, inputs = weight.shape[:2]
-        array, (back, forth) = pixels(x), torch.empty(2, POINTS * inputs * outputs).numpy()
+        array, (back, forth) = pixels(x), torch.empty(2, POINTS * weights_plane(inputs, outputs)).numpy()
         transform_weights(weight.detach().permute(1, 2, 3, 0).contiguous().numpy(), forth)
         transform_weights(pixels(weight), back)
         shift = np.zeros(outputs, np.float32) if bias is None else bias.detach().numpy()
@@ -643,7 +651,7 @@ class Convolution(torch.autograd.Function):
         flat = nothing if dx is None else pixels(dx).reshape(-1)
         other = nothing if g_shortcut is None else pixels(g_shortcut.to(x.dtype)).reshape(-1)
         as_many_threads()
-        du, flat_g = torch.empty(numba.get_num_threads(), POINTS * inputs * outputs), pixels(g).reshape(-1)
+        du, flat_g = torch.empty(numba.get_num_threads(), POINTS * weights_plane(inputs, outputs)), pixels(g).reshape(-1)
         backward(array.reshape(-1), ctx.back, flat_g, other, flat, du.numpy(), outputs, array.shape, ctx.stride)
         dw = torch.empty(outputs, 3, 3, inputs)
         weights_of((du[0] if len(du) == 1 else du.sum(0)).numpy(), outputs, inputs, dw.numpy().reshape(-1))
