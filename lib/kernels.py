@@ -203,7 +203,7 @@ def sums(g, y, x, m, masked, sum_g, sum_gd):
         for i in range(x.shape[1]):
             if len(y):
                 for j in range(width):
-                    value = load(g[n, i, j])  # here and not in a branch: a read under a condition would not become vectors
+                    value = load(g[n, i, j])  # outside the condition: AVX2 could not make vectors of it inside
                     value = zero if load(y[n, i, j]) <= zero else value
                     masked[n, i, j] = store(masked, value)
                     total[j] += value

@@ -381,14 +381,17 @@ def quantile_grid(histories: dict[str, pd.DataFrame], labels: dict[str, str], sa
 
 
 def gate_values(gates: pd.DataFrame) -> Figure:
-    """BIN's gates, one dot per channel. Columns: layer (in forward order), rho."""
-    order = list(dict.fromkeys(gates["layer"]))
+    """BIN's gates, one dot per channel, in each layer from the first channel to the last. Columns: layer (in forward order),
+    channel, rho."""
     fig, ax = plt.subplots(figsize=(WIDTH, 2.8))
-    sns.stripplot(gates, x="layer", y="rho", order=order, color=STYLES["bin"][0], size=3, jitter=0.3, alpha=0.6, ax=ax)
-    means = gates.groupby("layer", sort=False)["rho"].mean()
-    ax.plot(
-        range(len(order)), means.loc[order], "_", color="black", markersize=14, markeredgewidth=2, label="mean of the layer"
-    )
+    layers = dict(list(gates.groupby("layer", sort=False)))
+    for place, layer in enumerate(layers.values()):
+        across = place + 0.6 * (layer["channel"] / layer["channel"].max() - 0.5)
+        ax.plot(across, layer["rho"], "o", color=STYLES["bin"][0], markersize=3, markeredgewidth=0, alpha=0.6)
+    means = [layer["rho"].mean() for layer in layers.values()]
+    ax.plot(range(len(layers)), means, "_", color="black", markersize=14, markeredgewidth=2, label="mean of the layer")
+    ax.set_xticks(range(len(layers)), layers)
+    ax.grid(visible=False, axis="x")
     ax.set_ylim(-0.05, 1.05)
     ax.set_ylabel("gate ρ (1: batch, 0: instance)")
     ax.set_xlabel("layer, from input to output")

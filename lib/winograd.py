@@ -11,8 +11,8 @@ sums are float32; the result differs from that of a direct convolution by float3
 and 1e-5 in the weights' gradient, a sum over all images).
 
 Maps come as lib.kernels has them: (N, H, W, C), bfloat16 as uint16. In the transformed space the channels lie in blocks of 16,
-the width of a `vector`: values (36, C/16, tiles, 16), weights (36, to/16, from, 16). Both have a gap of 16 values between one
-point and the next, or block: at steps of a power of two, a cache would have room for only some of the 36 at a time.
+the width of a `vector`: values (36, C/16, tiles, 16), weights (36, to/16, from, 16). A gap of 16 values follows each block of
+values and each point's weights: at steps of a power of two, a cache would have room for only some of the 36 points at a time.
 """
 
 import operator

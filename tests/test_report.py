@@ -401,6 +401,16 @@ def test_lines_that_are_no_variant_start_anew_in_every_figure():
     assert plots.style_of("bn") == plots.STYLES["bn"] and not plots.USED
 
 
+def test_gates_are_drawn_alike_every_time():
+    channels = pd.DataFrame({"layer": ["stem"] * 4 + ["1.0.1"] * 4, "channel": [*range(4)] * 2, "rho": [0.1, 0.5, 1, 1] * 2})
+    drawn = []
+    for _ in range(2):
+        figure = plots.gate_values(channels)
+        figure.canvas.draw()
+        drawn.append(bytes(figure.canvas.buffer_rgba()))
+    assert drawn[0] == drawn[1]
+
+
 def test_pdf_has_title_abstract_contents_references_and_no_code(smoke):
     reader = PdfReader(smoke[1] / "report.pdf")
     first, second = (reader.pages[i].extract_text() for i in range(2))
