@@ -1,5 +1,7 @@
 """Scores of a classification (scikit-learn), feature quantiles, and differences with their uncertainty."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 from scipy import stats
@@ -35,13 +37,40 @@ def quantiles(features: np.ndarray) -> dict[str, float]:
     return {name: float(value) for name, value in zip(QUANTILES, np.quantile(features, list(QUANTILES.values())), strict=True)}
 
 
-def interval(correct: list[np.ndarray]) -> tuple[float, float, float]:
+@dataclass(frozen=True)
+class Spread:
+    """How far the accuracies of trainings that differ in the seed alone lie apart: their standard deviation (fraction), and its
+    degrees of freedom."""
+
+    deviation: float
+    freedom: int
+
+    def half(self, counts, confidence: float = 0.95) -> float:
+        """Half the width of the interval (Student's t) of a sum or difference of means over so many seeds each."""
+        t = stats.t.ppf((1 + confidence) / 2, self.freedom)
+        return float(t * self.deviation * np.sqrt(sum(1 / count for count in counts)))
+
+
+def spread(groups: list[list[np.ndarray]]) -> Spread | None:
+    """The spread over seeds, pooled over variants, of each of which right/wrong per image is given, one array for each seed. As
+    in an analysis of variance it is taken to be the same for all. None if no variant has two seeds."""
+    means = [[correct.mean() for correct in group] for group in groups if len(group) > 1]
+    freedom = sum(len(group) - 1 for group in means)
+    squares = sum(np.var(group) * len(group) for group in means)
+    return Spread(float(np.sqrt(squares / freedom)), freedom) if freedom else None
+
+
+def interval(correct: list[np.ndarray], seeds: Spread | None = None) -> tuple[float, float, float]:
     """Accuracy and its 95 % interval from right/wrong per image, one array for each seed.
 
-    One seed: Wilson's interval, the chance of having drawn these test images. More: Student's t over the seeds and the normal
-    approximation over the images (of the mean over the seeds on each), their half widths added in squares.
+    With `seeds`, a spread over seeds that is known from elsewhere: its half width and that of the normal approximation over the
+    images (of the mean over the seeds on each), added in squares. Without, one seed: Wilson's interval, the chance of having
+    drawn these test images. More: Student's t over the seeds themselves, added in the same way.
     """
     means = np.array([c.mean() for c in correct])
+    if seeds:
+        half = np.hypot(seeds.half([len(means)]), images_half(np.mean(correct, axis=0)))
+        return float(means.mean()), float(max(means.mean() - half, 0)), float(min(means.mean() + half, 1))
     if len(means) == 1:
         low, high = stats.binomtest(int(correct[0].sum()), len(correct[0])).proportion_ci(method="wilson")
         return float(means[0]), float(low), float(high)
@@ -54,17 +83,24 @@ def images_half(values: np.ndarray, confidence: float = 0.95) -> float:
     return float(stats.norm.ppf((1 + confidence) / 2) * values.std(ddof=1) / np.sqrt(len(values)))
 
 
-def difference(a: list[np.ndarray], b: list[np.ndarray], comparisons: int = 1) -> tuple[float, float, float]:
+def difference(
+    a: list[np.ndarray], b: list[np.ndarray], comparisons: int = 1, seeds: Spread | None = None
+) -> tuple[float, float, float]:
     """Accuracy of a minus accuracy of b and its 95 % interval, from right/wrong per image, one array for each seed. With
     `comparisons`, all of so many such intervals cover theirs with 95 % (Bonferroni): for a pair picked out of as many.
 
-    One seed each: from the images that only one of the two has right, by Agresti & Min's adjusted Wald interval (2005; half an
+    With `seeds`, a spread over seeds that is known from elsewhere: its half width and that of the normal approximation over the
+    images (of the means over the seeds on each), added in squares; a and b may have one seed or several. Without,
+    one seed each: from the images that only one of the two has right, by Agresti & Min's adjusted Wald interval (2005; half an
     image is added to each cell of the paired table, so that few such images still leave some width). It says nothing about
-    other seeds. More seeds: Welch's t over the seeds and the normal approximation over the images (of the means over the
-    seeds on each), their half widths added in squares.
+    other seeds. More seeds: Welch's t over the seeds, and the images as above.
     """
     x, y = (np.array([c.mean() for c in group]) for group in (a, b))
     confidence = 1 - 0.05 / comparisons
+    if seeds:
+        gap, images = x.mean() - y.mean(), images_half(np.mean(a, axis=0) - np.mean(b, axis=0), confidence)
+        half = np.hypot(images, seeds.half((len(a), len(b)), confidence))
+        return float(gap), float(gap - half), float(gap + half)
     if min(len(a), len(b)) == 1:
         only_a, only_b = (a[0] & ~b[0]).sum() + 0.5, (b[0] & ~a[0]).sum() + 0.5
         n, gap = len(a[0]) + 2, a[0].mean() - b[0].mean()
@@ -94,14 +130,24 @@ def unpaired(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float]:
 
 
 def interaction(
-    a: list[np.ndarray], b: list[np.ndarray], c: list[np.ndarray], d: list[np.ndarray], comparisons: int = 1
+    a: list[np.ndarray],
+    b: list[np.ndarray],
+    c: list[np.ndarray],
+    d: list[np.ndarray],
+    comparisons: int = 1,
+    seeds: Spread | None = None,
 ) -> tuple[float, float, float]:
     """(accuracy of a - of b) - (of c - of d) and its 95 % interval, from right/wrong per image, one array for each seed;
-    `comparisons` as of `difference`.
+    `comparisons` and `seeds` as of `difference`.
 
-    From the four results on each image (normal approximation; the mean over the seeds on each). With more seeds than one,
-    Student's t over the seeds beside it, each of which gives one value; the half widths are added in squares.
+    From the four results on each image (normal approximation; the mean over the seeds on each). Without `seeds`, and with more
+    seeds than one, Student's t over the seeds beside it, each of which gives one value; the half widths are added in squares.
     """
+    if seeds:
+        w, x, y, z = (np.mean(group, axis=0) for group in (a, b, c, d))
+        values, confidence = (w - x) - (y - z), 1 - 0.05 / comparisons
+        half = np.hypot(images_half(values, confidence), seeds.half([len(group) for group in (a, b, c, d)], confidence))
+        return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
     values = np.array([(w.astype(float) - x) - (y.astype(float) - z) for w, x, y, z in zip(a, b, c, d, strict=True)])
     confidence = 1 - 0.05 / comparisons
     mean, half = values.mean(), images_half(values.mean(axis=0), confidence)

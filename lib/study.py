@@ -133,22 +133,29 @@ CNN_FACTORS = {
 TRANSFER = {"smoke": (1, 1), "quick": (10, 10), "paper": (30, 10)}
 TRANSFER_LRS = (Run.lr, 0.01)
 
+#: variant -> how many further seeds a study with one seed trains, to know the spread over seeds: of the baselines (PyTorch's
+#: BN, ours, and no norm) and of GN, BN's rival in the question of the batch size.
+MORE_SEEDS = {"torch_bn": 1, "bn": 1, "gn": 1, "nn": 1}
+
 ALL = tuple(NORMS)
 #: notebook -> what it needs: a norm's key, key_8 for the small batch, or a group of runs, which Study has under that name.
 NOTEBOOKS = {
     "01_resnet_bn": ("torch_bn",),
-    "02_norm_sanity": ("torch_bn", "bn", "other_seed"),
-    "03_six_variants": (*ALL, "other_seed"),
-    "04_batch_size": ("torch_bn", "bn", "gn", "bn_8", "gn_8", "sweep", "other_seed"),
-    "05_feature_quantiles": (*ALL, "other_seed"),
+    "02_norm_sanity": ("torch_bn", "bn", "more_seeds"),
+    "03_six_variants": (*ALL, "more_seeds"),
+    "04_batch_size": ("bn", "gn", "bn_8", "gn_8", "sweep", "more_seeds"),
+    "05_feature_quantiles": (*ALL, "more_seeds"),
     "06_training_recipe": ("recipes",),
-    "07_grad_cam": (*ALL, "other_seed"),
+    "07_grad_cam": (*ALL, "more_seeds"),
     "08_cnn_ablations": ("cnn",),
     "09_transfer": ("transfer",),
-    "10_discussion": (*ALL, "bn_8", "gn_8", "sweep", "other_seed"),
+    "10_discussion": (*ALL, "bn_8", "gn_8", "sweep", "more_seeds"),
 }
 
-EVERYTHING = tuple(dict.fromkeys(name for names in NOTEBOOKS.values() for name in names))
+#: All of it, the variants first.
+EVERYTHING = tuple(
+    sorted(dict.fromkeys(name for names in NOTEBOOKS.values() for name in names), key=lambda name: name not in LABELS)
+)
 
 VARIANTS = tuple(name for name in EVERYTHING if name in LABELS)
 
@@ -183,10 +190,12 @@ class Study:
             raise ValueError(f"changes is {self.changes!r}; it must be a dict whose keys are among {', '.join(allowed)}")
 
     def plan(self, names) -> dict[str, list[Run]]:
-        """The runs behind the names of NOTEBOOKS: a variant's own, or each of a group's under a name of its own."""
+        """The runs behind the names of NOTEBOOKS: a variant's own, or each of a group's under a name of its own. Where that is
+        a variant's name, as in `more_seeds`, the longer list counts."""
         found = {}
         for name in names:
-            found |= {name: self.runs(name)} if name in LABELS else getattr(self, name)()
+            part = {name: self.runs(name)} if name in LABELS else getattr(self, name)()
+            found |= {key: max(planned, found.get(key, []), key=len) for key, planned in part.items()}
         return found
 
     def runs(self, variant: str) -> list[Run]:
@@ -246,11 +255,14 @@ class Study:
         common = self.no_more_than_there_are(BLACK | self.common() | RECIPES[self.profile])
         return {name: self.with_seeds(common | changes) for name, changes in found.items()}
 
-    def other_seed(self) -> dict[str, list[Run]]:
-        """BN from one more start where the study has only one: a measure for what two trainings of the same differ in."""
-        if len(self.seeds) > 1:
-            return {}
-        return {"BN, another seed": replace(self, seeds=(self.seeds[0] + 1,)).runs("bn")}
+    def more_seeds(self) -> dict[str, list[Run]]:
+        """The variants of MORE_SEEDS, from further starts too where the study has only one; their names are those of the
+        variants, whose runs with the study's own seeds are among these."""
+        first, found = self.seeds[0], {}
+        for variant, count in MORE_SEEDS.items():
+            further = range(first + 1, first + 1 + count) if len(self.seeds) == 1 else ()
+            found[variant] = replace(self, seeds=(*self.seeds, *further)).runs(variant)
+        return found
 
     def cnn(self) -> dict[str, list[Run]]:
         """factor: level -> the runs of the six-convolution network with that level and the other factors' first ones."""
@@ -399,12 +411,20 @@ class Study:
         run = self.runs("torch_bn")[0]
         images = f", {run.train_size:,} training images" if run.train_size else ""
         seeds = f"{len(self.seeds)} seed" + "s" * (len(self.seeds) != 1)
+        if len(self.seeds) == 1:
+            seeds += f" ({seeds_by_count({v: 1 + count for v, count in MORE_SEEDS.items()})})"
         return (
             f"profile `{self.profile}` on `{run.data_name}`{images}: n = {run.n} ({6 * run.n + 2} layers), batch "
             f"{run.batch_size}, {run.epochs} epochs, {run.optimizer.upper()} from {run.lr:g} with momentum "
             f"{run.momentum:g} and weight decay {run.weight_decay:g}, {run.schedule} schedule after "
             f"{run.warmup_epochs} epoch{'s' * (run.warmup_epochs != 1)} of warm-up, {run.precision}, {seeds}"
         )
+
+
+def seeds_by_count(counts: dict[str, int]) -> str:
+    """Which variants have how many seeds, as in "2 with BN, GN; 3 with NN"."""
+    names = {n: ", ".join(LABELS.get(v, v) for v in counts if counts[v] == n) for n in sorted(set(counts.values()))}
+    return "; ".join(f"{count} with {listed}" for count, listed in names.items())
 
 
 def border_name(epochs: int, norm: str, border: str) -> str:

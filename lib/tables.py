@@ -9,7 +9,7 @@ from lib import metrics, runs
 from lib.data import Data
 from lib.norms import gates
 from lib.runs import Result, Run
-from lib.study import BLACK, LABELS, Study, border_name
+from lib.study import BLACK, LABELS, MORE_SEEDS, Study, border_name, seeds_by_count
 from lib.train import evaluate
 
 Found = dict[str, list[Result]]
@@ -36,27 +36,23 @@ def labels(found: Found) -> dict[str, str]:
     return {v: label(v) + " (diverged)" * any(r.diverged for r in results) for v, results in found.items()}
 
 
-def other_start(again: list[Result]) -> Found:
-    """BN from another seed under a name that says which; nothing if there is none or it diverged."""
-    return {f"{label('bn')} (seed {again[0].run.seed})": again} if again and not again[0].diverged else {}
-
-
 def converged(found: Found, required: tuple[str, ...] = ()) -> tuple[Found, str]:
     """The runs that can be compared, and a sentence about those that diverged ("" if none): a diverged run has no score.
 
     A seed with which a variant in `required` diverged is left out for all, and another variant that diverged with one of the
-    other seeds is left out altogether, so that every number is over the same seeds and none is of the lucky ones alone.
-    ValueError if that leaves nothing of a variant in `required`.
+    other seeds is left out altogether, so that no number is of the lucky seeds alone. ValueError if that leaves nothing of a
+    variant in `required`.
     """
+    own = {v: {r.run.seed for r in results} for v, results in found.items()}
     lost = {v: {r.run.seed for r in results if r.diverged} for v, results in found.items()}
-    seeds = {result.run.seed for results in found.values() for result in results}
+    seeds = set().union(*own.values())
     left = seeds.difference(*(lost.get(v, seeds) for v in required))
-    if not left:
+    if not left or any(not own.get(v, set()) & left for v in required):
         names = ", ".join(label(v) for v in required if lost.get(v, seeds))
         raise ValueError(
             f"with every seed a run of {names} diverged (its loss is no number); this section needs a seed with which none did"
         )
-    kept = [v for v in found if not lost[v] & left]
+    kept = [v for v in found if own[v] & left and not lost[v] & left]
     if not any(lost.values()):
         return found, ""
     counts = ", ".join(f"{label(v)} ({len(lost[v])} of {len(found[v])} runs)" for v in found if lost[v])
@@ -67,7 +63,7 @@ def converged(found: Found, required: tuple[str, ...] = ()) -> tuple[Found, str]
         numbers = sorted(map(str, seeds - left))
         dropped.append(f"seed{'s' * (len(numbers) > 1)} {', '.join(numbers)} for every variant")
     if dropped:
-        sentence += f" Tables and comparisons leave out {', and '.join(dropped)}: all numbers are over the same seeds."
+        sentence += f" Tables and comparisons leave out {', and '.join(dropped)}: no number is of the lucky seeds alone."
     return {v: [r for r in found[v] if r.run.seed in left] for v in kept}, sentence
 
 
@@ -80,8 +76,27 @@ def best_of(found: Found, start: str) -> str:
 
 
 def seeds_used(found: Found) -> int:
-    """How many seeds the variants have in common: all, after `converged`."""
+    """How many seeds every variant has at least."""
     return min(len(results) for results in found.values())
+
+
+def spread(found: Found) -> metrics.Spread | None:
+    """The spread of test accuracy over seeds, pooled over the variants with more than one; None if there is none."""
+    return metrics.spread([[result.correct() for result in results if not result.diverged] for results in found.values()])
+
+
+def spread_sentence(found: Found) -> str:
+    """What `spread` is made of and what for, for a reader; "" if there is none."""
+    seeds = spread(found)
+    if not seeds:
+        return ""
+    counts = {v: sum(not result.diverged for result in results) for v, results in found.items()}
+    several = seeds_by_count({v: n for v, n in counts.items() if n > 1})
+    return (
+        f"From seed to seed test accuracy has a standard deviation of {100 * seeds.deviation:.2f} points, pooled over variants "
+        f"with more than one ({several}; {seeds.freedom} degrees of freedom) and taken to be the same for all. By it intervals "
+        "cover the seed as well as the choice of the test images, also where a variant has one seed."
+    )
 
 
 def histories(found: Found) -> dict[str, list[pd.DataFrame]]:
@@ -129,11 +144,12 @@ def split_scores(result: Result) -> pd.DataFrame:
     )
 
 
-def accuracies(found: Found, split: str = "test") -> pd.DataFrame:
-    """Variant, label, accuracy, low, high (95 % interval) and seeds, accuracies as fractions."""
+def accuracies(found: Found, seeds: metrics.Spread | None = None) -> pd.DataFrame:
+    """Variant, label, test accuracy, low, high (95 % interval; `seeds` as of metrics.interval) and seeds, accuracies as
+    fractions."""
     rows = []
     for variant, results in found.items():
-        accuracy, low, high = metrics.interval([result.correct(split) for result in results])
+        accuracy, low, high = metrics.interval([result.correct() for result in results], seeds)
         row = {"variant": variant, "label": labels(found)[variant], "accuracy": accuracy, "low": low, "high": high}
         rows.append(row | {"seeds": len(results)})
     return pd.DataFrame(rows)
@@ -191,12 +207,11 @@ def against_aims(found: Found, aims: dict[str, float]) -> str:
     return said + (f"; the training error is higher with {', '.join(worse)}, under a recipe chosen with BN." if worse else ".")
 
 
-def ends(values: pd.Series, least: str, most: str, same: tuple[str, ...] = ()) -> str:
-    """Who has the smallest and the largest of some numbers (name -> number, said with one decimal). Of the names in `same`,
-    which are trainings of one layer, the numbers differ by chance; who is no further from an end is named with it."""
+def ends(values: pd.Series, least: str, most: str, alike=()) -> str:
+    """Who has the smallest and the largest of some numbers (name -> number, said with one decimal). `alike`: those of trainings
+    of one layer, which differ by chance; who is no further from an end than these lie apart is named with it."""
     values = values.round(1) + 0.0  # no minus before a zero
-    alike = values[values.index.isin(same)]
-    chance = alike.max() - alike.min() if len(alike) else 0.0
+    chance = np.ptp(np.round(alike, 1)) if len(alike) else 0.0
     near = {end: (values - end).abs() <= chance + 1e-9 for end in (values.min(), values.max())}
     both = np.logical_and.reduce(list(near.values()))
 
@@ -211,14 +226,15 @@ def ends(values: pd.Series, least: str, most: str, same: tuple[str, ...] = ()) -
     return f"{least} with {', '.join(low.index)} ({span(low)}) and {most} with {', '.join(high.index)} ({span(high)})"
 
 
-def curves_sentence(frame: pd.DataFrame, where: str = "above", same: tuple[str, ...] = ()) -> str:
+def curves_sentence(frame: pd.DataFrame, where: str = "above", alike: pd.DataFrame | None = None) -> str:
     """What `curves` says of several curves: who ends where, and whose validation error is unsteady. "" for fewer than two.
-    `where` their figure stands, seen from the sentence: above or below; `same`: as of `ends`."""
-    frame = frame.dropna().set_index("variant")
+    `where` their figure stands, seen from the sentence: above or below; `alike`: what it says of trainings of one layer, as of
+    `ends`."""
+    frame, alike = frame.dropna().set_index("variant"), frame[:0] if alike is None else alike
     if len(frame) < 2:
         return ""
     training, validation, gap, change = (
-        ends(frame[column], least, most, same)
+        ends(frame[column], least, most, alike[column])
         for column, least, most in (
             ("training error", "lowest", "highest"),
             ("validation error", "lowest", "highest"),
@@ -226,7 +242,7 @@ def curves_sentence(frame: pd.DataFrame, where: str = "above", same: tuple[str, 
             ("change per epoch", "least", "most"),
         )
     )
-    together = " Variants no further from an end than trainings of BN lie apart are named with it." if len(same) > 1 else ""
+    together = " Variants no further from an end than trainings of BN lie apart are named with it." if len(alike) > 1 else ""
     return (
         f"After the last epoch (figure {where}) the training error (%) is {training}, the validation error {validation}, and "
         f"validation minus training error (points) {gap}. From one epoch to the next in the first half of the "
@@ -252,40 +268,32 @@ def epochs_to_reach(found: Found, targets, to_stay: bool = False) -> pd.DataFram
     return pd.DataFrame(rows)
 
 
-WITHIN_NOISE = "within what two trainings of BN differ by"
-
-
-def differences(found: Found, reference: str, noise: float = 0.0) -> pd.DataFrame:
-    """Test accuracy of every variant minus the reference's, in points, with its 95 % interval, corrected for the number of
-    variants, and a verdict. `noise`: points that two trainings of the same differ by; no smaller gap is called clear."""
+def differences(found: Found, reference: str, seeds: metrics.Spread | None = None) -> pd.DataFrame:
+    """Every variant's number of seeds, mean test accuracy, its standard deviation over the seeds (points), that accuracy minus
+    the reference's (points) with its 95 % interval, corrected for the number of variants, and a verdict. `seeds`: as of
+    metrics.difference."""
     rows = []
-    for variant in found:
+    for variant, results in found.items():
+        values = np.array([result.score() for result in results])
+        row = {"variant": labels(found)[variant], "seeds": len(results), "mean": f"{values.mean():.4f}"}
+        row |= {"std (points)": f"{100 * values.std(ddof=1):.2f}" if len(values) > 1 else "–"}
+        said = dict.fromkeys((f"minus {label(reference)} (points)", "95 % interval", "verdict"), "–")
         if variant != reference:
-            gap, low, high = (100 * value for value in gap_of(found, variant, reference, len(found) - 1))
-            verdict = "higher" if low > 0 else "lower" if high < 0 else "no clear difference"
-            if noise and {variant, reference} == {"torch_bn", "bn"}:
-                verdict = "the same layer"
-            elif "clear" not in verdict and abs(gap) <= noise:
-                verdict = WITHIN_NOISE
-            elif "clear" not in verdict:
-                verdict += in_these_runs({v: found[v] for v in (variant, reference)})
-            rows.append(
-                {
-                    "variant": labels(found)[variant],
-                    f"minus {label(reference)} (points)": signed(gap),
-                    "95 % interval": f"{signed(low)} to {signed(high)}",
-                    "verdict": verdict,
-                }
-            )
+            gap, low, high = (100 * value for value in gap_of(found, variant, reference, len(found) - 1, seeds))
+            clear = in_these_runs({v: found[v] for v in (variant, reference)}, seeds)
+            verdict = f"higher{clear}" if low > 0 else f"lower{clear}" if high < 0 else "no clear difference"
+            said = dict(zip(said, (signed(gap), f"{signed(low)} to {signed(high)}", verdict), strict=True))
+        rows.append(row | said)
     return pd.DataFrame(rows)
 
 
-def judge(found: Found, names, sign: int, margin=0.0, noise=0.0, only_if=(), comparisons: int = 1) -> dict:
+def judge(found: Found, names, sign: int, margin=0.0, only_if=(), comparisons: int = 1, seeds=None) -> dict:
     """What runs say of a claim that predicts the `sign` of a difference of test accuracies: of two names, a - b, or of four,
-    (a - b) - (c - d). Its points, low, high (the interval as of metrics.difference) and verdict.
+    (a - b) - (c - d). Its points, low, high (the interval as of metrics.difference, as are `comparisons` and `seeds`) and
+    verdict.
 
-    `margin`, `noise`: as of `verdict`. `only_if`: two names whose difference must have that sign too. Where a run diverged the
-    points are NaN, and it counts as the worst that its accuracy could be.
+    `margin`: as of `verdict`. `only_if`: two names whose difference must have that sign too. Where a run diverged the points
+    are NaN, and it counts as the worst that its accuracy could be.
     """
     signs = (1, -1, -1, 1)[: len(names)]
     diverged = {name for name in (*names, *only_if) if any(r.diverged for r in found[name])}
@@ -295,33 +303,29 @@ def judge(found: Found, names, sign: int, margin=0.0, noise=0.0, only_if=(), com
         if said == "confirmed" and only_if and only_if[0] not in diverged:
             said = "open"
         return dict.fromkeys(("points", "low", "high"), np.nan) | {"verdict": said}
-    points, low, high = (100 * v for v in contrast(found, names, comparisons))
-    own = tuple(100 * v for v in contrast(found, only_if, comparisons)) if only_if else None
-    noise *= np.sqrt(len(names) / 2)  # four trainings differ by more than two
-    return {"points": points, "low": low, "high": high, "verdict": verdict(points, low, high, sign, margin, noise, own)}
+    points, low, high = (100 * v for v in contrast(found, names, comparisons, seeds))
+    own = tuple(100 * v for v in contrast(found, only_if, comparisons, seeds)) if only_if else None
+    return {"points": points, "low": low, "high": high, "verdict": verdict(low, high, sign, margin, own)}
 
 
-def contrast(found: Found, names, comparisons: int = 1) -> tuple[float, float, float]:
+def contrast(found: Found, names, comparisons: int = 1, seeds: metrics.Spread | None = None) -> tuple[float, float, float]:
     """Test accuracy a - b of two names, or (a - b) - (c - d) of four, with its 95 % interval, as fractions."""
     groups = ([result.correct() for result in found[name]] for name in names)
-    return (metrics.difference if len(names) == 2 else metrics.interaction)(*groups, comparisons)
+    return (metrics.difference if len(names) == 2 else metrics.interaction)(*groups, comparisons=comparisons, seeds=seeds)
 
 
-def verdict(gap, low, high, sign: int, margin: float = 0.0, noise: float = 0.0, own=None) -> str:
-    """What a difference (points) with its interval says of a claim that predicts its `sign`: confirmed, contradicted or open.
+def verdict(low, high, sign: int, margin: float = 0.0, own=None) -> str:
+    """What the interval of a difference (points) says of a claim that predicts its `sign`: confirmed, contradicted or open.
 
-    `margin`: points that a claim of no loss allows. `noise`: as of `differences`; what lies no further from the limit is open.
-    `own`: a second difference with its interval, whose sign the claim predicts too and without which the first does not count.
+    `margin`: points that a claim of no loss allows. `own`: a second difference with its interval, whose sign the claim predicts
+    too and without which the first does not count.
     """
-    if noise and abs(sign * gap + margin) <= noise:
-        return "open"
     side = (low, high) if sign > 0 else (-high, -low)
     held, against = side[0] > -margin, side[1] < -margin
     if own is not None:
-        own_gap, *ends = own
+        _, *ends = own
         own_side = ends if sign > 0 else (-ends[1], -ends[0])
-        clear = not noise or abs(own_gap) > noise
-        held, against = held and clear and own_side[0] > 0, against or (clear and own_side[1] < 0)
+        held, against = held and own_side[0] > 0, against or own_side[1] < 0
     return "confirmed" if held else "contradicted" if against else "open"
 
 
@@ -330,24 +334,23 @@ def pairs(found: Found) -> int:
     return len(found) * (len(found) - 1) // 2
 
 
-def not_clearly_below(found: Found, best: str, noise: float = 0.0) -> list[str]:
+def not_clearly_below(found: Found, best: str, seeds: metrics.Spread | None = None) -> list[str]:
     """The other variants whose test accuracy is not clearly below that of `best`, which was picked by its test accuracy: by
-    intervals corrected for all `pairs`, or by no more than the `noise` (as of `differences`)."""
-    gaps = {v: gap_of(found, v, best, pairs(found)) for v in found if v != best}
-    return [labels(found)[v] for v, (gap, _, high) in gaps.items() if high >= 0 or 100 * abs(gap) <= noise]
+    intervals corrected for all `pairs`, `seeds` as of metrics.difference."""
+    return [labels(found)[v] for v in found if v != best and gap_of(found, v, best, pairs(found), seeds)[2] >= 0]
 
 
-def above(found: Found, noise: float = 0.0) -> tuple[pd.DataFrame, dict[str, list[str]]]:
+def above(found: Found, seeds: metrics.Spread | None = None) -> tuple[pd.DataFrame, dict[str, list[str]]]:
     """Test accuracy of every variant minus every other's, in points, best first, and for each variant those that it is clearly
-    above. Clear, and marked by a star, is a gap of which the interval, corrected for all `pairs`, lies beyond zero and that is
-    larger than `noise` (as of `differences`)."""
+    above. Clear, and marked by a star, is a gap of which the interval, corrected for all `pairs` and with `seeds` as of
+    metrics.difference, lies beyond zero."""
     order, names = sorted(found, key=lambda v: -np.mean([result.score() for result in found[v]])), labels(found)
     rows, below = [], {}
     for a in order:
         row = {"variant": names[a]}
         for b in order:
-            gap, low, high = (100 * value for value in gap_of(found, a, b, pairs(found))) if a != b else (0, 0, 0)
-            clear = (low > 0 or high < 0) and abs(gap) > noise
+            gap, low, high = (100 * value for value in gap_of(found, a, b, pairs(found), seeds)) if a != b else (0, 0, 0)
+            clear = low > 0 or high < 0
             row[names[b]] = "–" if a == b else signed(gap) + "*" * bool(clear)
             if clear and gap > 0:
                 below.setdefault(names[a], []).append(names[b])
@@ -387,9 +390,11 @@ def on_validation(found: Found, data: Data, augmented: bool) -> dict[str, list[R
     return {v: [Rescored(r.run, right(r)) for r in results] for v, results in found.items()}
 
 
-def gap_of(found: Found, a: str, b: str, comparisons: int = 1) -> tuple[float, float, float]:
-    """Test accuracy of variant a minus b's with its 95 % interval, as fractions; `comparisons` as of metrics.difference."""
-    return contrast(found, (a, b), comparisons)
+def gap_of(
+    found: Found, a: str, b: str, comparisons: int = 1, seeds: metrics.Spread | None = None
+) -> tuple[float, float, float]:
+    """Test accuracy of variant a minus b's with its 95 % interval, as fractions; the rest as of metrics.difference."""
+    return contrast(found, (a, b), comparisons, seeds)
 
 
 def recipe(study: Study, known=None) -> tuple[pd.DataFrame, list[str]]:
@@ -486,53 +491,36 @@ def intervals(study: Study) -> str:
     """What all intervals cover, in a sentence."""
     images = "the choice of the test images"
     if len(study.seeds) == 1:
-        return f"All intervals are 95 % intervals; with one seed they cover {images}, not the seed or a machine's rounding."
+        several = ", ".join(label(v) for v in MORE_SEEDS)
+        return (
+            f"All intervals are 95 % intervals and cover {images}; for the variants trained in full they cover the seed too, "
+            f"by its spread with {several}; elsewhere, with one seed, neither the seed nor a machine's rounding."
+        )
     return f"All intervals are 95 % intervals and cover the seed and {images}."
 
 
 def basis(found: Found) -> str:
-    """How many runs a number is made of."""
-    return f"{seeds_used(found)} seed" + "s" * (seeds_used(found) > 1)
+    """How many seeds a number is made of."""
+    least = seeds_used(found)
+    more = {v: len(results) for v, results in found.items() if len(results) > least}
+    return f"{least} seed" + "s" * (least > 1) + f", {seeds_by_count(more)}" * bool(more)
 
 
-def noise(found: Found, again: list[Result]) -> tuple[float, str]:
-    """With one seed: by how much (points, the larger of test and validation accuracy) trainings of the same layer differ, which
-    are PyTorch's BN, ours, and ours from another seed (`again`), and a sentence on it. 0 and "" with more seeds: then the
-    intervals cover that."""
-    if seeds_used(found) > 1:
-        return 0.0, ""
-    same = {"PyTorch's BN and ours, from the same start,": found["torch_bn"]}
-    if again and not again[0].diverged:
-        same["ours from two starts"] = again
-    of_bn = found["bn"][0]
-    gaps = {
-        name: 100 * max(abs(results[0].score(split=split) - of_bn.score(split=split)) for split in ("test", "val"))
-        for name, results in same.items()
-    }
-    words = " and ".join(f"{name} by {gap:.2f} points" for name, gap in gaps.items())
-    return max(gaps.values()), (
-        f"Two trainings of one and the same layer differ as well: {words} of test or validation accuracy, whichever is larger. "
-        "A difference that is not larger is not taken for an effect in this section, whatever its interval. That is a weak "
-        f"measure: of variants that differ in nothing, up to one in {len(gaps) + 1} would lie beyond it."
-    )
+def in_these_runs(found: Found, seeds: metrics.Spread | None = None) -> str:
+    """What a clear difference needs beside it where there is one seed and no spread known: what another would do is not."""
+    return " in these runs" if seeds_used(found) == 1 and not seeds else ""
 
 
-def in_these_runs(found: Found) -> str:
-    """What a clear difference needs beside it where there is one seed: what another would do is not known."""
-    return " in these runs" if seeds_used(found) == 1 else ""
-
-
-def compared(found: Found, a: str, b: str, comparisons: int = 1, noise: float = 0.0) -> str:
+def compared(found: Found, a: str, b: str, comparisons: int = 1, seeds: metrics.Spread | None = None) -> str:
     """A sentence: which of two variants is better on the test split, by how much, and whether that is clear. `comparisons`: as
-    of metrics.difference, if the two were picked out of so many pairs; `noise`: as of `differences`."""
-    gap, low, high = (100 * value for value in gap_of(found, a, b, comparisons))
+    of metrics.difference, if the two were picked out of so many pairs; `seeds` too."""
+    gap, low, high = (100 * value for value in gap_of(found, a, b, comparisons, seeds))
     names = label(a), label(b)
     words = f"95 % interval {signed(low)} to {signed(high)}" + f", corrected for {comparisons} pairs" * (comparisons > 1)
-    if low <= 0 <= high or abs(gap) <= noise:
-        words += f"; {WITHIN_NOISE}" * (not low <= 0 <= high)
+    if low <= 0 <= high:
         return f"there is no clear difference between {names[0]} and {names[1]} ({signed(gap)} points, {words})"
-    direction = "above" if gap > 0 else "below"
-    return f"{names[0]} is {abs(gap):.2f} points {direction} {names[1]}{in_these_runs({v: found[v] for v in (a, b)})} ({words})"
+    clear = in_these_runs({v: found[v] for v in (a, b)}, seeds)
+    return f"{names[0]} is {abs(gap):.2f} points {'above' if gap > 0 else 'below'} {names[1]}{clear} ({words})"
 
 
 def signed(number: float, digits: int = 2) -> str:

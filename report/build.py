@@ -3,7 +3,8 @@
     python -m report.build --profile quick --dataset digits
 
 The report of the paper profile on CIFAR-10 is report/report.html and report/report.pdf; that of any other setting has a folder
-of its own, as report/quick-digits/, so that none poses as another. So have the executed notebooks in outputs/notebooks/.
+of its own, as report/quick-digits/, so that none poses as another. So have, in outputs/notebooks/, the executed notebooks and
+results.csv, which has a row for each of the report's runs and splits.
 
 A notebook is executed again only if its source, the code, its parameters or the runs changed. A notebook that fails does not
 take the others with it: the report shows where it failed, and the exit code is 1.
@@ -37,7 +38,7 @@ PART_TWO, AFTER_PART_TWO = "06_training_recipe", "10_discussion"  # the first se
 GROUPS = {
     "sweep": "batch sizes (sweep)",
     "recipes": "training recipes",
-    "other_seed": "BN, another seed",
+    "more_seeds": "further seeds",
     "cnn": "plain CNN",
     "transfer": "transfer",
 }
@@ -157,9 +158,11 @@ def write(file: Path, content: str | bytes) -> None:
     runs.write_file(file, content.encode() if isinstance(content, str) else content)
 
 
-def combine(folder: Path, study: Study, left_out: dict[str, str], sources: Path) -> tuple[nbformat.NotebookNode, dict]:
-    """The executed notebooks as one, with introduction, references and appendix, and the title page's metadata. `left_out` is
-    as of `waiting`."""
+def combine(
+    folder: Path, study: Study, left_out: dict[str, str], sources: Path, used: dict[str, list[runs.Result]]
+) -> tuple[nbformat.NotebookNode, dict]:
+    """The executed notebooks as one, with introduction, references and appendix (of the runs `used`), and the title page's
+    metadata. `left_out` is as of `waiting`."""
     cells = [new_markdown_cell((HERE / "introduction.md").read_text())]
     headlines, said = [], set()
     for name in NOTEBOOKS:
@@ -182,7 +185,7 @@ def combine(folder: Path, study: Study, left_out: dict[str, str], sources: Path)
             o.metadata["headline"] for c in notebook.cells for o in c.get("outputs", []) if "headline" in o.get("metadata", {})
         ]
         headlines += [(name, headline) for headline in found]
-    cells += [*appendix(study), new_markdown_cell((HERE / "references.md").read_text())]
+    cells += [*appendix(used), new_markdown_cell((HERE / "references.md").read_text())]
     report = {
         "title": TITLE,
         "subtitle": f"What the normalization layer does to a ResNet: {study.dataset_title()}"
@@ -238,17 +241,24 @@ def abstract(study: Study, headlines: list[tuple[str, str]], left_out: int) -> s
     return "\n\n".join([start, findings, end]) + "\n"  # pandoc reads blocks only where a line ends
 
 
-def appendix(study: Study) -> list:
-    """How the results were made: every run, its cost and where it ran. Only runs that are finished are listed."""
-    rows, environments, listed = [], [], set()
+def reported(study: Study) -> dict[str, list[runs.Result]]:
+    """Group of the appendix -> its finished runs. A run of several groups is in the first of them."""
+    found, listed = {}, set()
     probes = study.probes() if (study.profile, study.dataset) == ("paper", "cifar10") else {}
     groups = {name: study.runs_of([name]) for name in EVERYTHING}
     tried = {run.id: run for planned in probes.values() for run in planned}  # a run may be a recipe's and a border's
     groups["what was tried for the recipe"] = list(tried.values())
     for name, planned in groups.items():
-        planned = [run for run in planned if run.id not in listed]
-        listed |= {run.id for run in planned}
-        results = [runs.Result(run, study.outputs) for run in planned if runs.Folder(run, study.outputs).sound]
+        own = [run for run in planned if run.id not in listed and runs.Folder(run, study.outputs).sound]
+        listed |= {run.id for run in own}
+        found[name] = [runs.Result(run, study.outputs) for run in own]
+    return found
+
+
+def appendix(found: dict[str, list[runs.Result]]) -> list:
+    """How the results were made: every run of `reported`, its cost and where it ran."""
+    rows, environments = [], []
+    for name, results in found.items():
         environments += [result.env for result in results]
         # A variant has a row for each run; a group of many runs one for all of them.
         for part in [[result] for result in results] if name in LABELS else [results] if results else []:
@@ -334,7 +344,10 @@ def build(study: Study, target: Path, jobs: int, sources: Path = SOURCES, finish
                 failures[name] = said
     for name, count in left_out.items():
         print(f"{name}: waits for its runs, {count} are finished", flush=True)
-    notebook, report = combine(folder, study, left_out, sources)
+    found = reported(study)
+    table = runs.results([result for results in found.values() for result in results])
+    write(folder / "results.csv", table.to_csv(index=False))
+    notebook, report = combine(folder, study, left_out, sources, found)
     for exporter, name in ((ReportHTMLExporter(), "report.html"), (TypstPDFExporter(), "report.pdf")):
         content, _ = exporter.from_notebook_node(notebook, {"report": report})
         write(target / name, content)

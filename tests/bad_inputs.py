@@ -277,7 +277,7 @@ CASES = [
     ("layer", (lambda: ResNet(1, 10), (2, 1, 8, 8)), "was given shape (2, 1, 8, 8); it takes (N, 3, H, W)"),
     ("layer", (lambda: ResNet(1, 10), (2, 3, 10, 8)), "the images are 10×8; both sides must be multiples of 4"),
     ("python -m lib.study", ["--profile", "fast"], "error: " + PROFILES),
-    ("python -m lib.study", ["--variants", "bn,xn"], "error: unknown variant 'xn'; allowed are torch_bn, bn, other_seed, in, bin"),
+    ("python -m lib.study", ["--variants", "bn,xn"], "error: unknown variant 'xn'; allowed are torch_bn, bn, in, bin, ln, gn, nn, bn_8, gn_8, more_seeds"),
     ("python -m lib.study", ["--variants", ""], "error: unknown variant ''; allowed are torch_bn"),
     ("python -m lib.study", ["--dataset", "folder:/nowhere"], "error: there is no folder /nowhere/train"),
     ("python -m lib.study", ["--seeds", ""], "error: seeds is ''" + SEEDS),

@@ -100,6 +100,47 @@ def test_seeds_that_all_agree_leave_the_images_uncertainty():
     assert metrics.interval([correct(900)] * 2) == pytest.approx(metrics.interval([correct(900)]), abs=2e-3)
 
 
+def test_the_spread_over_seeds_is_that_of_an_analysis_of_variance():
+    groups = [[correct(900), correct(910)], [correct(800)], [correct(700), correct(720), correct(740)]]
+    found = metrics.spread(groups)
+    assert (found.deviation, found.freedom) == (pytest.approx(np.sqrt((0.005**2 * 2 + 0.02**2 * 2) / 3)), 3)
+    assert metrics.spread([[correct(900)], [correct(1)]]) is None
+    t = 3.182446  # Student's, 3 degrees of freedom
+    assert found.half([1, 2]) == pytest.approx(t * found.deviation * np.sqrt(1.5), rel=1e-6)
+    gap, low, high = metrics.difference(groups[1], groups[0], seeds=found)
+    images = np.array([0.0] * 800 + [-1.0] * 100 + [-0.5] * 10 + [0.0] * 90)
+    half = np.hypot(found.half([1, 2]), 1.959964 * images.std(ddof=1) / np.sqrt(1000))
+    assert (gap, low, high) == pytest.approx((-0.105, -0.105 - half, -0.105 + half), abs=1e-6)
+    gap, low, high = metrics.interaction(groups[0], groups[1], groups[2], groups[1], seeds=found)
+    values = np.mean(groups[0], axis=0) - np.mean(groups[2], axis=0)
+    half = np.hypot(found.half([2, 1, 3, 1]), 1.959964 * values.std(ddof=1) / np.sqrt(1000))
+    assert (gap, high - gap) == (pytest.approx(0.185), pytest.approx(half, abs=1e-6)) and low < gap
+    value, low, high = metrics.interval(groups[1], found)
+    half = np.hypot(found.half([1]), 1.959964 * groups[1][0].std(ddof=1) / np.sqrt(1000))
+    assert (value, low, high) == pytest.approx((0.8, 0.8 - half, 0.8 + half), abs=1e-6)
+    assert metrics.interval(groups[0], metrics.Spread(0.5, 3))[1:] == (0, 1)
+
+
+def test_intervals_by_a_pooled_spread_cover_the_seed_of_a_variant_with_one():
+    """Four variants of two seeds, and one of one seed, which is compared with one of the four."""
+    rng, inside = np.random.default_rng(0), []
+    for _ in range(400):
+        hard = rng.random(1000)
+
+        def draw(accuracy, seeds, hard=hard):
+            return [(hard + 0.1 * rng.normal(size=1000)) < accuracy + 0.02 * rng.normal() for _ in range(seeds)]
+
+        groups = [draw(accuracy, seeds) for accuracy, seeds in ((0.8, 2), (0.75, 2), (0.7, 2), (0.6, 2), (0.75, 1))]
+        found = metrics.spread(groups)
+        results = metrics.difference(groups[0], groups[4], seeds=found), metrics.interval(groups[4], found)
+        inside.append([low <= truth <= high for truth, (_, low, high) in zip((0.05, 0.75), results, strict=True)])
+        inside[-1].append(
+            metrics.difference(groups[0][:1], groups[4])[1] <= 0.05 <= metrics.difference(groups[0][:1], groups[4])[2]
+        )
+    of_pooled, images_alone = np.mean(inside, axis=0)[:2], np.mean(inside, axis=0)[2]
+    assert (of_pooled >= 0.93).all() and (of_pooled <= 0.99).all() and images_alone < 0.85
+
+
 def test_the_best_of_equals_is_not_clearly_better_than_the_worst():
     rng, one, corrected = np.random.default_rng(0), 0, 0
     for _ in range(300):

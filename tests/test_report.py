@@ -83,6 +83,8 @@ def test_every_run_was_made_once_and_is_in_the_results(smoke):
     more = set(written["run_id"]) - ids  # the CNN's best configuration, if it is none of the others
     assert set(written["run_id"]) >= ids and len(more) in (0, 2) and all("-cnn-" in run for run in more)
     assert len(written) == 3 * (len(ids) + len(more))
+    beside = pd.read_csv(build.notebook_folder(study) / "results.csv")  # the report's own
+    assert len(beside) == len(written) and set(beside["run_id"]) == set(written["run_id"])
 
 
 def test_numbers_in_the_prose_are_those_of_the_runs(smoke):
@@ -180,20 +182,21 @@ def lose(study, variant):
 def test_a_failing_notebook_does_not_take_the_others_with_it(smoke, tmp_path, capsys):
     study, _, _ = smoke
     sources = shutil.copytree(build.SOURCES, tmp_path / "notebooks")
-    empty = [name for name, needed in NOTEBOOKS.items() if not {"nn", "torch_bn"} & set(needed)]  # not concerned: save the time
+    concerned = {"nn", "torch_bn", "more_seeds"}
+    empty = [name for name, needed in NOTEBOOKS.items() if not concerned & set(needed)]  # to save the time
     for name in empty:
         nbformat.write(new_notebook(cells=[new_markdown_cell(f"# {name}")], metadata=PYTHON), sources / f"{name}.ipynb")
     nb = notebook(sources / "02_norm_sanity.ipynb")
     nb.cells.insert(4, new_code_cell("raise RuntimeError('the disk is gone')"))
     nbformat.write(nb, sources / "02_norm_sanity.ipynb")
     copy = shutil.copytree(study.outputs, tmp_path / "outputs")
-    lose(build.Study("smoke", outputs=copy), "nn")
+    lose(build.Study("smoke", seeds=study.seeds, outputs=copy), "nn")
     failures = build.build(build.Study("smoke", outputs=copy), tmp_path / "report", 2, sources)
     assert failures == {"02_norm_sanity": "RuntimeError: the disk is gone"}
     html = (tmp_path / "report" / "report.html").read_text()
     assert "This cell failed: RuntimeError" in html and "the disk is gone" in html
     words = " ".join(html.split())
-    assert "Diverged, with a loss that is no number, and therefore without scores here: NN (1 of 1 runs)." in words
+    assert "Diverged, with a loss that is no number, and therefore without scores here: NN (2 of 2 runs)." in words
     assert "Of the 5 variants " in words and "no number without a norm, which diverged" in words
     cells = r"\s*".join(f"<td[^>]*>{cell}</td>" for cell in ("BN − NN: [^<]*", "Ioffe [^<]*", "diverged", "–", "confirmed"))
     assert re.search(cells, html)  # that NN diverged speaks for the norm

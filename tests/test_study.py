@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from test_data import write_folder
 
-from lib import runs, study, tables
+from lib import metrics, runs, study, tables
 from lib.study import ALL, NOTEBOOKS, Study
 from lib.train import evaluate
 
@@ -73,7 +73,17 @@ def test_notebooks_share_runs():
     ids = {name: {run.id for planned in plan.values() for run in planned} for name, plan in plans.items()}
     assert ids["01_resnet_bn"] < ids["02_norm_sanity"] < ids["03_six_variants"]
     assert ids["01_resnet_bn"] < ids["05_feature_quantiles"] == ids["03_six_variants"]
-    assert len(set.union(*ids.values())) == 9 + 39 + 23 + 1 + 10 + 5
+    assert len(set.union(*ids.values())) == 9 + 39 + 23 + 4 + 10 + 5
+
+
+def test_one_seed_has_further_ones_where_the_spread_over_seeds_comes_from():
+    for names in (["bn", "gn_8", "more_seeds"], ["more_seeds", "gn_8", "bn"]):
+        seeds = {v: [run.seed for run in planned] for v, planned in Study("paper", "cifar10", seeds=3).plan(names).items()}
+        assert seeds == {v: [3, 4] for v in ("torch_bn", "bn", "gn", "nn")} | {"gn_8": [3]}
+    several = Study(seeds=(0, 1)).plan(["in", "more_seeds"])
+    assert {v: [run.seed for run in planned] for v, planned in several.items()} == {v: [0, 1] for v in several}
+    assert PAPER.plan(["more_seeds"])["bn"][0] == PAPER.runs("bn")[0]
+    assert "1 seed (2 with PyTorch BN, BN, GN, NN)" in PAPER.describe() and Study(seeds=(0, 1)).describe().endswith("2 seeds")
 
 
 def test_small_batches_have_scaled_learning_rate_and_the_same_epochs():
@@ -223,8 +233,7 @@ def test_a_difference_within_the_interval_is_called_no_clear_difference():
     found = {"bn": [FakeResult(900)], "gn": [FakeResult(0)]}
     found["gn"][0].right = found["bn"][0].right[::-1].copy()
     assert tables.compared(found, "bn", "gn").startswith("there is no clear difference between BN and GN (+0.00 points")
-    assert tables.differences(found, "bn")["verdict"].tolist() == ["no clear difference"]
-    assert tables.differences(found, "bn", noise=1.0)["verdict"].tolist() == ["no clear difference"]
+    assert tables.differences(found, "bn")["verdict"].tolist() == ["–", "no clear difference"]
 
 
 def test_a_clear_difference_has_direction_size_and_interval():
@@ -240,24 +249,36 @@ def test_a_clear_difference_has_direction_size_and_interval():
     two = {"bn": [FakeResult(900), FakeResult(905, seed=1)], "gn": [FakeResult(850), FakeResult(845, seed=1)]}
     assert tables.compared(two, "gn", "bn").startswith("GN is 5.50 points below BN (95 %")
     assert (tables.basis(found), tables.basis(two)) == ("1 seed", "2 seeds")
-    assert tables.differences(found, "bn")["verdict"].tolist() == ["lower in these runs"]
+    assert tables.basis(found | {"bn": two["bn"]}) == "1 seed, 2 with BN"
+    assert tables.differences(found, "bn")["verdict"].tolist() == ["–", "lower in these runs"]
 
 
-def test_two_trainings_of_one_layer_are_the_measure_of_a_single_seed():
-    found = {"torch_bn": [FakeResult(904)], "bn": [FakeResult(900)], "gn": [FakeResult(880)], "ln": [FakeResult(850)]}
-    noise, said = tables.noise(found, [FakeResult(925, seed=1)])
-    assert noise == pytest.approx(2.5)
-    assert "from the same start, by 0.40 points and ours from two starts by 2.50 points" in said
-    assert tables.noise(found, [FakeResult(901, seed=1, val=0.93)])[0] == pytest.approx(3.0)  # by validation accuracy
-    assert tables.noise(found, [])[0] == pytest.approx(0.4)
-    verdicts = tables.differences(found, "bn", noise)["verdict"].tolist()
-    assert verdicts == ["the same layer", tables.WITHIN_NOISE, "lower in these runs"]
+def test_the_spread_over_seeds_is_pooled_over_the_variants_and_widens_every_interval():
+    found = {
+        "torch_bn": [FakeResult(904), FakeResult(896, seed=1)],
+        "bn": [FakeResult(900), FakeResult(912, seed=1), FakeResult(906, seed=2)],
+        "gn": [FakeResult(880)],
+        "ln": [FakeResult(850)],
+    }
+    seeds = tables.spread(found)
+    assert seeds.freedom == 3 and seeds.deviation == pytest.approx(np.sqrt((32 + 72) / 3) / 1000)
+    said = tables.spread_sentence(found)
+    assert "standard deviation of 0.59 points" in said and "(2 with PyTorch BN; 3 with BN; 3 degrees of freedom)" in said
+    assert tables.spread({"gn": found["gn"]}) is None and tables.spread_sentence({"gn": found["gn"]}) == ""
+    lost = {"bn": [FakeResult(900), Lost(1, seed=1)]}
+    assert tables.spread(lost) is None  # a diverged run has no accuracy
+    frame = tables.differences(found, "bn", seeds)
+    assert frame["seeds"].tolist() == [2, 3, 1, 1] and frame["mean"].tolist() == ["0.9000", "0.9060", "0.8800", "0.8500"]
+    assert frame["std (points)"].tolist() == ["0.57", "0.60", "–", "–"]
+    assert frame["minus BN (points)"].tolist() == ["−0.60", "–", "−2.60", "−5.60"]
+    assert frame["verdict"].tolist() == ["no clear difference", "–", "no clear difference", "lower"]
     six = {v: found[v] for v in ("bn", "gn", "ln")}
-    assert tables.not_clearly_below(six, "bn") == [] and tables.not_clearly_below(six, "bn", noise) == ["GN"]
-    assert tables.compared(six, "bn", "gn", noise=noise).startswith("there is no clear difference between BN and GN (+2.00")
-    assert tables.differences(found, "bn")["verdict"].tolist()[1] == "lower in these runs"
-    two = {v: [results[0], FakeResult(890, seed=1)] for v, results in found.items()}
-    assert tables.noise(two, []) == (0.0, "")  # the intervals then cover the seed
+    assert tables.not_clearly_below({v: results[:1] for v, results in six.items()}, "bn") == []  # by the images of one seed
+    assert tables.not_clearly_below(six, "bn", seeds) == ["GN"]
+    assert tables.compared(six, "bn", "gn", seeds=seeds).startswith("BN is 2.60 points above GN (95 % interval +0.")
+    assert tables.compared(six, "bn", "gn", 6, seeds).startswith("there is no clear difference between BN and GN (+2.60")
+    row = tables.accuracies(found, seeds).set_index("variant").loc["gn"]
+    assert row["low"] < 0.88 - 3.18 * seeds.deviation < 0.88 + 3.18 * seeds.deviation < row["high"]
 
 
 def test_every_pair_of_variants_is_compared():
@@ -271,7 +292,7 @@ def test_every_pair_of_variants_is_compared():
     ]
     assert below == {"BN": ["GN", "LN"], "GN": ["LN"]}
     assert tables.above_sentence(below) == "BN above GN, LN; GN above LN"
-    frame, below = tables.above(found, noise=3.5)
+    frame, below = tables.above(found, metrics.Spread(0.005, 4))
     assert frame["GN"].tolist() == ["+2.00", "–", "−3.00"] and below == {"BN": ["LN"]}
     close = {"bn": [FakeResult(900)], "gn": [FakeResult(893)]}
     assert tables.above(close)[1] == {"BN": ["GN"]}  # but out of many pairs it is not clear:
@@ -317,7 +338,7 @@ def test_validation_images_as_training_shows_them(tmp_path):
 
 def test_differences_are_corrected_for_their_number():
     found = {"bn": [FakeResult(900)], "gn": [FakeResult(893)]}
-    assert tables.differences(found, "bn")["verdict"].tolist() == ["lower in these runs"]
+    assert tables.differences(found, "bn")["verdict"].tolist() == ["–", "lower in these runs"]
     many = found | {name: [FakeResult(900)] for name in ("torch_bn", "in", "bin", "ln", "nn")}
     assert tables.differences(many, "bn").set_index("variant").loc["GN", "verdict"] == "no clear difference"
 
@@ -332,6 +353,9 @@ def test_error_curves_in_numbers():
     frame = tables.curves(found)
     assert frame.round(6).values.tolist() == [["BN", 10.0, 20.0, 10.0, 30.0], ["GN", 30.0, 25.0, -5.0, 10.0]]
     said = tables.curves_sentence(frame)
+    by_chance = tables.curves_sentence(frame, alike=pd.concat([frame[:1], frame[:1].assign(**{"training error": 30.0})]))
+    assert "the training error (%) is no further apart than with trainings of BN (10.0 to 30.0)" in by_chance
+    assert "the validation error lowest with BN (20.0) and highest with GN (25.0)" in by_chance
     assert (
         "lowest with BN (10.0) and highest with GN (30.0)" in said
         and "lowest with GN (−5.0) and highest with BN (10.0)" in said
@@ -346,7 +370,7 @@ def test_error_curves_in_numbers():
 def test_ends_are_shared_by_what_chance_cannot_tell_apart():
     values = pd.Series({"PyTorch BN": 2.0, "BN": 2.5, "BIN": 1.8, "NN": 4.0, "IN": 5.04, "GN": 4.7})
     assert tables.ends(values, "lowest", "highest") == "lowest with BIN (1.8) and highest with IN (5.0)"
-    same = ("PyTorch BN", "BN", "BN, another seed")
+    same = [2.0, 2.5, 2.3]  # trainings of one layer, up to 0.5 apart
     assert (
         tables.ends(values, "lowest", "highest", same)
         == "lowest with BIN, PyTorch BN (1.8 to 2.0) and highest with GN, IN (4.7 to 5.0)"
@@ -382,25 +406,19 @@ def test_features_that_cannot_be_judged_are_not():
 
 
 def test_a_claim_is_held_against_the_side_of_zero_that_it_names():
-    assert tables.verdict(2.0, 1.0, 3.0, sign=1) == "confirmed"
-    assert tables.verdict(2.0, 1.0, 3.0, sign=-1) == "contradicted"
-    assert tables.verdict(-2.0, -3.0, -1.0, sign=-1) == "confirmed"
-    assert tables.verdict(1.0, -1.0, 3.0, sign=1) == "open"
-    assert tables.verdict(-0.5, -0.9, -0.1, sign=1, margin=1.0) == "confirmed"  # a loss, of less than a point
-    assert tables.verdict(-2.0, -3.0, -1.1, sign=1, margin=1.0) == "contradicted"
-
-
-def test_a_gap_that_two_trainings_of_the_same_have_as_well_leaves_a_claim_open():
-    assert tables.verdict(2.0, 1.0, 3.0, sign=1, noise=2.0) == "open"
-    assert tables.verdict(2.0, 1.0, 3.0, sign=1, noise=1.9) == "confirmed"
+    assert tables.verdict(1.0, 3.0, sign=1) == "confirmed"
+    assert tables.verdict(1.0, 3.0, sign=-1) == "contradicted"
+    assert tables.verdict(-3.0, -1.0, sign=-1) == "confirmed"
+    assert tables.verdict(-1.0, 3.0, sign=1) == "open"
+    assert tables.verdict(-0.9, -0.1, sign=1, margin=1.0) == "confirmed"  # a loss, of less than a point
+    assert tables.verdict(-3.0, -1.1, sign=1, margin=1.0) == "contradicted"
 
 
 def test_bn_does_not_suffer_from_a_small_batch_by_gaining_less():
     """An earlier state of the report said both that BN gained by the small batch and that it suffers more, confirmed."""
-    assert tables.verdict(-3.0, -4.0, -2.0, sign=-1, own=(1.0, 0.5, 1.5)) == "contradicted"
-    assert tables.verdict(-3.0, -4.0, -2.0, sign=-1, own=(0.0, -0.5, 0.5)) == "open"
-    assert tables.verdict(-3.0, -4.0, -2.0, sign=-1, own=(-1.0, -1.5, -0.5)) == "confirmed"
-    assert tables.verdict(-3.0, -4.0, -2.0, sign=-1, noise=1.2, own=(-1.0, -1.5, -0.5)) == "open"  # a loss within the noise
+    assert tables.verdict(-4.0, -2.0, sign=-1, own=(1.0, 0.5, 1.5)) == "contradicted"
+    assert tables.verdict(-4.0, -2.0, sign=-1, own=(0.0, -0.5, 0.5)) == "open"
+    assert tables.verdict(-4.0, -2.0, sign=-1, own=(-1.0, -1.5, -0.5)) == "confirmed"
 
 
 def test_a_run_that_diverged_is_the_worst_there_is_on_whichever_side_it_stands():
@@ -418,11 +436,13 @@ def test_a_run_that_diverged_is_the_worst_there_is_on_whichever_side_it_stands()
     assert judge("abcd", -1, "a", only_if="ab") == "confirmed"
 
 
-def test_four_trainings_are_held_against_more_noise_than_two():
+def test_four_trainings_are_held_against_a_wider_spread_than_two():
     found = {name: [FakeResult(right)] for name, right in zip("abcd", (900, 800, 850, 850), strict=True)}
-    assert tables.judge(found, "ab", 1, noise=9.9)["verdict"] == "confirmed"
-    assert tables.judge(found, "abcd", 1, noise=9.9)["verdict"] == "open"
-    assert tables.judge(found, "abcd", 1, noise=6.9)["verdict"] == "confirmed"
+    apart = metrics.Spread(0.02, 4)  # 2.78 × 2 × √2 = 7.9 points for a difference of two trainings, 11.1 for one of four
+    assert tables.judge(found, "ab", 1, seeds=apart)["verdict"] == "confirmed"
+    assert tables.judge(found, "abcd", 1, seeds=apart)["verdict"] == "open"
+    assert tables.judge(found, "abcd", 1)["verdict"] == "confirmed"
+    assert tables.judge(found, "abcd", 1, only_if="ab", seeds=metrics.Spread(0.04, 4))["verdict"] == "open"
     wide, narrow = (tables.judge(found, "abcd", 1, comparisons=n) for n in (10, 1))
     assert wide["low"] < narrow["low"] < narrow["points"] == pytest.approx(10.0)
 
@@ -437,10 +457,16 @@ def test_diverged_runs_have_no_score_and_are_said():
     assert {v: len(results) for v, results in kept.items()} == {"bn": 1}
     assert said.endswith(
         "without scores here: BN (1 of 2 runs), NN (2 of 2 runs). Tables and "
-        "comparisons leave out seed 1 for every variant: all numbers are over the same seeds."
+        "comparisons leave out seed 1 for every variant: no number is of the lucky seeds alone."
     )
     with pytest.raises(ValueError, match="with every seed a run of NN diverged"):
         tables.converged(found, required=("nn",))
+    more = {"bn": [Lost(9), FakeResult(9, seed=1)], "gn": [FakeResult(9)]}  # GN has the one seed that BN lost
+    assert {v: [r.run.seed for r in results] for v, results in tables.converged(more, required=("bn",))[0].items()} == {
+        "bn": [1]
+    }
+    with pytest.raises(ValueError, match="with every seed a run of BN diverged"):
+        tables.converged(more, required=("bn", "gn"))
 
 
 def test_seconds_on_two_kinds_of_devices_are_not_compared():
