@@ -69,8 +69,8 @@ def interval(correct: list[np.ndarray], seeds: Spread | None = None) -> tuple[fl
     """
     means = np.array([c.mean() for c in correct])
     if seeds:
-        half = np.hypot(seeds.half([len(means)]), images_half(np.mean(correct, axis=0)))
-        return float(means.mean()), float(max(means.mean() - half, 0)), float(min(means.mean() + half, 1))
+        mean, low, high = mean_interval(np.mean(correct, axis=0), 1, seeds, [len(means)])
+        return mean, max(low, 0.0), min(high, 1.0)
     if len(means) == 1:
         low, high = stats.binomtest(int(correct[0].sum()), len(correct[0])).proportion_ci(method="wilson")
         return float(means[0]), float(low), float(high)
@@ -98,9 +98,7 @@ def difference(
     x, y = (np.array([c.mean() for c in group]) for group in (a, b))
     confidence = 1 - 0.05 / comparisons
     if seeds:
-        gap, images = x.mean() - y.mean(), images_half(np.mean(a, axis=0) - np.mean(b, axis=0), confidence)
-        half = np.hypot(images, seeds.half((len(a), len(b)), confidence))
-        return float(gap), float(gap - half), float(gap + half)
+        return mean_interval(np.mean(a, axis=0) - np.mean(b, axis=0), comparisons, seeds, (len(a), len(b)))
     if min(len(a), len(b)) == 1:
         only_a, only_b = (a[0] & ~b[0]).sum() + 0.5, (b[0] & ~a[0]).sum() + 0.5
         n, gap = len(a[0]) + 2, a[0].mean() - b[0].mean()
@@ -116,11 +114,15 @@ def difference(
     return float(gap), float(gap - half), float(gap + half)
 
 
-def mean_interval(values: np.ndarray, comparisons: int = 1) -> tuple[float, float, float]:
+def mean_interval(
+    values: np.ndarray, comparisons: int = 1, seeds: Spread | None = None, counts=(1,)
+) -> tuple[float, float, float]:
     """Mean of a value per image, and its 95 % interval (normal approximation) over the choice of the images; `comparisons` as
-    of `difference`."""
-    half = images_half(values, 1 - 0.05 / comparisons)
-    return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
+    of `difference`. With `seeds`, the spread of such means over seeds, its half width for a sum or difference of means over so
+    many seeds each (`counts`) is added in squares."""
+    confidence = 1 - 0.05 / comparisons
+    mean, half = values.mean(), np.hypot(images_half(values, confidence), seeds.half(counts, confidence) if seeds else 0.0)
+    return float(mean), float(mean - half), float(mean + half)
 
 
 def unpaired(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float]:
@@ -145,9 +147,7 @@ def interaction(
     """
     if seeds:
         w, x, y, z = (np.mean(group, axis=0) for group in (a, b, c, d))
-        values, confidence = (w - x) - (y - z), 1 - 0.05 / comparisons
-        half = np.hypot(images_half(values, confidence), seeds.half([len(group) for group in (a, b, c, d)], confidence))
-        return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
+        return mean_interval((w - x) - (y - z), comparisons, seeds, [len(group) for group in (a, b, c, d)])
     values = np.array([(w.astype(float) - x) - (y.astype(float) - z) for w, x, y, z in zip(a, b, c, d, strict=True)])
     confidence = 1 - 0.05 / comparisons
     mean, half = values.mean(), images_half(values.mean(axis=0), confidence)

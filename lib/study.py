@@ -258,10 +258,11 @@ class Study:
     def more_seeds(self) -> dict[str, list[Run]]:
         """The variants of MORE_SEEDS, from further starts too where the study has only one; their names are those of the
         variants, whose runs with the study's own seeds are among these."""
-        first, found = self.seeds[0], {}
+        found = {}
         for variant, count in MORE_SEEDS.items():
-            further = range(first + 1, first + 1 + count) if len(self.seeds) == 1 else ()
-            found[variant] = replace(self, seeds=(*self.seeds, *further)).runs(variant)
+            own = self.runs(variant)
+            further = range(1, 1 + count) if len(self.seeds) == 1 else ()
+            found[variant] = own + [replace(own[0], seed=self.seeds[0] + i) for i in further]
         return found
 
     def cnn(self) -> dict[str, list[Run]]:

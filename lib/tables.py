@@ -47,10 +47,11 @@ def converged(found: Found, required: tuple[str, ...] = ()) -> tuple[Found, str]
     lost = {v: {r.run.seed for r in results if r.diverged} for v, results in found.items()}
     seeds = set().union(*own.values())
     left = seeds.difference(*(lost.get(v, seeds) for v in required))
-    if not left or any(not own.get(v, set()) & left for v in required):
+    if any(not own.get(v, set()) & left for v in required):
         names = ", ".join(label(v) for v in required if lost.get(v, seeds))
         raise ValueError(
-            f"with every seed a run of {names} diverged (its loss is no number); this section needs a seed with which none did"
+            f"with every seed common to {', '.join(map(label, required))} a run of {names} diverged (its loss is no number); "
+            "this section needs a seed with which none did"
         )
     kept = [v for v in found if own[v] & left and not lost[v] & left]
     if not any(lost.values()):
@@ -81,8 +82,10 @@ def seeds_used(found: Found) -> int:
 
 
 def spread(found: Found) -> metrics.Spread | None:
-    """The spread of test accuracy over seeds, pooled over the variants with more than one; None if there is none."""
-    return metrics.spread([[result.correct() for result in results if not result.diverged] for results in found.values()])
+    """The spread of test accuracy over seeds, pooled over the variants with more than one of which none diverged: those that
+    are left would be the lucky ones. None if there is none."""
+    whole = [results for results in found.values() if not any(result.diverged for result in results)]
+    return metrics.spread([[result.correct() for result in results] for results in whole])
 
 
 def spread_sentence(found: Found) -> str:
@@ -90,8 +93,8 @@ def spread_sentence(found: Found) -> str:
     seeds = spread(found)
     if not seeds:
         return ""
-    counts = {v: sum(not result.diverged for result in results) for v, results in found.items()}
-    several = seeds_by_count({v: n for v, n in counts.items() if n > 1})
+    whole = {v: len(results) for v, results in found.items() if not any(result.diverged for result in results)}
+    several = seeds_by_count({v: count for v, count in whole.items() if count > 1})
     return (
         f"From seed to seed test accuracy has a standard deviation of {100 * seeds.deviation:.2f} points, pooled over variants "
         f"with more than one ({several}; {seeds.freedom} degrees of freedom) and taken to be the same for all. By it intervals "
@@ -493,8 +496,8 @@ def intervals(study: Study) -> str:
     if len(study.seeds) == 1:
         several = ", ".join(label(v) for v in MORE_SEEDS)
         return (
-            f"All intervals are 95 % intervals and cover {images}; for the variants trained in full they cover the seed too, "
-            f"by its spread with {several}; elsewhere, with one seed, neither the seed nor a machine's rounding."
+            f"All intervals are 95 % intervals and cover {images}. Where variants trained in full are compared, they cover the "
+            f"seed too, by its spread with {several}; elsewhere, with one seed, neither the seed nor a machine's rounding."
         )
     return f"All intervals are 95 % intervals and cover the seed and {images}."
 

@@ -38,7 +38,6 @@ PART_TWO, AFTER_PART_TWO = "06_training_recipe", "10_discussion"  # the first se
 GROUPS = {
     "sweep": "batch sizes (sweep)",
     "recipes": "training recipes",
-    "more_seeds": "further seeds",
     "cnn": "plain CNN",
     "transfer": "transfer",
 }
@@ -245,7 +244,8 @@ def reported(study: Study) -> dict[str, list[runs.Result]]:
     """Group of the appendix -> its finished runs. A run of several groups is in the first of them."""
     found, listed = {}, set()
     probes = study.probes() if (study.profile, study.dataset) == ("paper", "cifar10") else {}
-    groups = {name: study.runs_of([name]) for name in EVERYTHING}
+    variants = study.plan(EVERYTHING)  # with further seeds
+    groups = {name: variants.get(name, []) if name in LABELS else study.runs_of([name]) for name in EVERYTHING}
     tried = {run.id: run for planned in probes.values() for run in planned}  # a run may be a recipe's and a border's
     groups["what was tried for the recipe"] = list(tried.values())
     for name, planned in groups.items():

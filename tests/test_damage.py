@@ -310,7 +310,7 @@ def test_a_seed_with_which_a_variant_diverged_is_left_out_for_all(tmp_path):
     assert "leave out seed 0 for every variant: no number" in said
     diverge(study, "bn", 1)
     diverge(study, "gn", 2)
-    with pytest.raises(ValueError, match=r"with every seed a run of BN, GN diverged"):
+    with pytest.raises(ValueError, match=r"with every seed common to BN, GN a run of BN, GN diverged"):
         tables.converged(study.fit(["bn", "gn", "nn"], progress=False), required=("bn", "gn"))
     kept, _ = tables.converged(study.fit(["bn", "gn", "nn"], progress=False), required=("bn",))
     assert {v: [r.run.seed for r in results] for v, results in kept.items()} == {"bn": [0, 2]}  # rather without GN

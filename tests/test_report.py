@@ -85,6 +85,11 @@ def test_every_run_was_made_once_and_is_in_the_results(smoke):
     assert len(written) == 3 * (len(ids) + len(more))
     beside = pd.read_csv(build.notebook_folder(study) / "results.csv")  # the report's own
     assert len(beside) == len(written) and set(beside["run_id"]) == set(written["run_id"])
+    of_one = build.reported(Study("smoke", outputs=study.outputs))  # in the same store
+    assert [r.run.seed for r in of_one["bn"]] == [0, 1] and [r.run.seed for r in of_one["ln"]] == [0]
+    assert {r.run.seed for name, results in of_one.items() if name not in ("torch_bn", "bn", "gn", "nn") for r in results} == {
+        0
+    }
 
 
 def test_numbers_in_the_prose_are_those_of_the_runs(smoke):
@@ -182,17 +187,17 @@ def lose(study, variant):
 def test_a_failing_notebook_does_not_take_the_others_with_it(smoke, tmp_path, capsys):
     study, _, _ = smoke
     sources = shutil.copytree(build.SOURCES, tmp_path / "notebooks")
-    concerned = {"nn", "torch_bn", "more_seeds"}
+    concerned = {"nn", "torch_bn", "more_seeds", "recipes"}
     empty = [name for name, needed in NOTEBOOKS.items() if not concerned & set(needed)]  # to save the time
     for name in empty:
         nbformat.write(new_notebook(cells=[new_markdown_cell(f"# {name}")], metadata=PYTHON), sources / f"{name}.ipynb")
-    nb = notebook(sources / "02_norm_sanity.ipynb")
+    nb = notebook(sources / "01_resnet_bn.ipynb")
     nb.cells.insert(4, new_code_cell("raise RuntimeError('the disk is gone')"))
-    nbformat.write(nb, sources / "02_norm_sanity.ipynb")
+    nbformat.write(nb, sources / "01_resnet_bn.ipynb")
     copy = shutil.copytree(study.outputs, tmp_path / "outputs")
     lose(build.Study("smoke", seeds=study.seeds, outputs=copy), "nn")
     failures = build.build(build.Study("smoke", outputs=copy), tmp_path / "report", 2, sources)
-    assert failures == {"02_norm_sanity": "RuntimeError: the disk is gone"}
+    assert failures == {"01_resnet_bn": "RuntimeError: the disk is gone"}
     html = (tmp_path / "report" / "report.html").read_text()
     assert "This cell failed: RuntimeError" in html and "the disk is gone" in html
     words = " ".join(html.split())
@@ -205,13 +210,19 @@ def test_a_failing_notebook_does_not_take_the_others_with_it(smoke, tmp_path, ca
     assert len(PdfReader(tmp_path / "report" / "report.pdf").pages) > 5
 
 
-@pytest.mark.parametrize("name", ["02_norm_sanity", "03_six_variants", "05_feature_quantiles"])
-def test_a_seed_with_which_bn_diverged_leaves_the_others(smoke, tmp_path, name):
+@pytest.mark.parametrize(
+    "name, seeds",
+    [
+        ("02_norm_sanity", [0, 1]), ("03_six_variants", [0, 1]), ("05_feature_quantiles", [0, 1]),
+        ("02_norm_sanity", [0]), ("03_six_variants", [0]), ("10_discussion", [0]),
+    ],
+)  # fmt: skip
+def test_a_seed_with_which_bn_diverged_leaves_the_others(smoke, tmp_path, name, seeds):
     study, _, _ = smoke
     copy = shutil.copytree(study.outputs, tmp_path / "outputs")
     lose(Study("smoke", seeds=(study.seeds[-1],), outputs=copy), "torch_bn")
-    seen = Study("smoke", seeds=study.seeds, outputs=copy)
-    values = {"profile": "smoke", "dataset": "digits", "seeds": list(study.seeds), "outputs": str(copy)}
+    seen = Study("smoke", seeds=seeds, outputs=copy)
+    values = {"profile": "smoke", "dataset": "digits", "seeds": seeds, "outputs": str(copy)}
     (tmp_path / "executed").mkdir()
     assert build.execute(build.SOURCES / f"{name}.ipynb", seen, values, tmp_path / "executed") == ""
     assert "PyTorch BN (1 of 2 runs)" in (tmp_path / "executed" / f"{name}.ipynb").read_text()

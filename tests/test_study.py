@@ -265,8 +265,9 @@ def test_the_spread_over_seeds_is_pooled_over_the_variants_and_widens_every_inte
     said = tables.spread_sentence(found)
     assert "standard deviation of 0.59 points" in said and "(2 with PyTorch BN; 3 with BN; 3 degrees of freedom)" in said
     assert tables.spread({"gn": found["gn"]}) is None and tables.spread_sentence({"gn": found["gn"]}) == ""
-    lost = {"bn": [FakeResult(900), Lost(1, seed=1)]}
-    assert tables.spread(lost) is None  # a diverged run has no accuracy
+    lost = {"bn": [FakeResult(900), FakeResult(910, seed=1), Lost(1, seed=2)]}
+    assert tables.spread(lost) is None  # what is left of a variant would be its lucky seeds
+    assert tables.spread(found | lost) == tables.spread({v: found[v] for v in ("torch_bn", "gn", "ln")})
     frame = tables.differences(found, "bn", seeds)
     assert frame["seeds"].tolist() == [2, 3, 1, 1] and frame["mean"].tolist() == ["0.9000", "0.9060", "0.8800", "0.8500"]
     assert frame["std (points)"].tolist() == ["0.57", "0.60", "–", "–"]
@@ -279,6 +280,12 @@ def test_the_spread_over_seeds_is_pooled_over_the_variants_and_widens_every_inte
     assert tables.compared(six, "bn", "gn", 6, seeds).startswith("there is no clear difference between BN and GN (+2.60")
     row = tables.accuracies(found, seeds).set_index("variant").loc["gn"]
     assert row["low"] < 0.88 - 3.18 * seeds.deviation < 0.88 + 3.18 * seeds.deviation < row["high"]
+
+
+def test_what_intervals_cover_is_said_for_one_seed_and_for_several():
+    one, two = (tables.intervals(Study("paper", "cifar10", seeds=seeds)) for seeds in ((0,), (0, 1)))
+    assert "cover the seed too, by its spread with PyTorch BN, BN, GN, NN; elsewhere, with one seed, neither the seed" in one
+    assert two == "All intervals are 95 % intervals and cover the seed and the choice of the test images."
 
 
 def test_every_pair_of_variants_is_compared():
@@ -442,9 +449,15 @@ def test_four_trainings_are_held_against_a_wider_spread_than_two():
     assert tables.judge(found, "ab", 1, seeds=apart)["verdict"] == "confirmed"
     assert tables.judge(found, "abcd", 1, seeds=apart)["verdict"] == "open"
     assert tables.judge(found, "abcd", 1)["verdict"] == "confirmed"
-    assert tables.judge(found, "abcd", 1, only_if="ab", seeds=metrics.Spread(0.04, 4))["verdict"] == "open"
-    wide, narrow = (tables.judge(found, "abcd", 1, comparisons=n) for n in (10, 1))
-    assert wide["low"] < narrow["low"] < narrow["points"] == pytest.approx(10.0)
+    for seeds in (None, apart):
+        wide, narrow = (tables.judge(found, "abcd", 1, comparisons=n, seeds=seeds) for n in (10, 1))
+        assert wide["low"] < narrow["low"] < narrow["points"] == pytest.approx(10.0)
+        if seeds:  # Student's t with 4 degrees of freedom, at 99.5 % and 95 %, is nearly all of it
+            assert (wide["points"] - wide["low"]) / (narrow["points"] - narrow["low"]) == pytest.approx(5.598 / 2.776, rel=0.05)
+    own = {name: [FakeResult(right)] for name, right in zip("abcd", (860, 840, 750, 850), strict=True)}
+    assert tables.judge(own, "abcd", 1, seeds=apart)["verdict"] == "confirmed"
+    assert tables.judge(own, "abcd", 1, only_if="ab")["verdict"] == "confirmed"
+    assert tables.judge(own, "abcd", 1, only_if="ab", seeds=apart)["verdict"] == "open"  # a may be no better than b
 
 
 class Lost(FakeResult):
@@ -459,13 +472,13 @@ def test_diverged_runs_have_no_score_and_are_said():
         "without scores here: BN (1 of 2 runs), NN (2 of 2 runs). Tables and "
         "comparisons leave out seed 1 for every variant: no number is of the lucky seeds alone."
     )
-    with pytest.raises(ValueError, match="with every seed a run of NN diverged"):
+    with pytest.raises(ValueError, match="with every seed common to NN a run of NN diverged"):
         tables.converged(found, required=("nn",))
     more = {"bn": [Lost(9), FakeResult(9, seed=1)], "gn": [FakeResult(9)]}  # GN has the one seed that BN lost
     assert {v: [r.run.seed for r in results] for v, results in tables.converged(more, required=("bn",))[0].items()} == {
         "bn": [1]
     }
-    with pytest.raises(ValueError, match="with every seed a run of BN diverged"):
+    with pytest.raises(ValueError, match="with every seed common to BN, GN a run of BN diverged"):
         tables.converged(more, required=("bn", "gn"))
 
 

@@ -208,7 +208,7 @@ def test_a_backbone_that_diverged_is_said_and_what_would_start_from_it_is_left_o
     assert list(found) == ["backbone", "scratch at 0.1", "scratch at 0.01"] and found["backbone"][0].diverged
     assert study.fit_all(study.transfer(), progress=False).keys() == found.keys()  # and again, with all that there is finished
     assert "09_transfer" not in waiting(study)  # for what can never come
-    with pytest.raises(ValueError, match="with every seed a run of backbone diverged"):
+    with pytest.raises(ValueError, match="with every seed common to backbone a run of backbone diverged"):
         tables.converged(found, required=("backbone",))
 
 
