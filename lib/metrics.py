@@ -90,15 +90,15 @@ def difference(
     `comparisons`, all of so many such intervals cover theirs with 95 % (Bonferroni): for a pair picked out of as many.
 
     With `seeds`, a spread over seeds that is known from elsewhere: its half width and that of the normal approximation over the
-    images (of the means over the seeds on each), added in squares; a and b may have one seed or several. Without,
-    one seed each: from the images that only one of the two has right, by Agresti & Min's adjusted Wald interval (2005; half an
+    images (of the means over the seeds on each), added in squares; a and b may have one seed or several. Without, one seed
+    each: from the images that only one of the two has right, by Agresti & Min's adjusted Wald interval (2005; half an
     image is added to each cell of the paired table, so that few such images still leave some width). It says nothing about
     other seeds. More seeds: Welch's t over the seeds, and the images as above.
     """
-    x, y = (np.array([c.mean() for c in group]) for group in (a, b))
-    confidence = 1 - 0.05 / comparisons
     if seeds:
         return mean_interval(np.mean(a, axis=0) - np.mean(b, axis=0), comparisons, seeds, (len(a), len(b)))
+    x, y = (np.array([c.mean() for c in group]) for group in (a, b))
+    confidence = 1 - 0.05 / comparisons
     if min(len(a), len(b)) == 1:
         only_a, only_b = (a[0] & ~b[0]).sum() + 0.5, (b[0] & ~a[0]).sum() + 0.5
         n, gap = len(a[0]) + 2, a[0].mean() - b[0].mean()

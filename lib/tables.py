@@ -81,11 +81,14 @@ def seeds_used(found: Found) -> int:
     return min(len(results) for results in found.values())
 
 
+def with_spread(found: Found) -> Found:
+    """The variants with more than one seed of which none diverged: those that are left would be the lucky ones."""
+    return {v: results for v, results in found.items() if len(results) > 1 and not any(r.diverged for r in results)}
+
+
 def spread(found: Found) -> metrics.Spread | None:
-    """The spread of test accuracy over seeds, pooled over the variants with more than one of which none diverged: those that
-    are left would be the lucky ones. None if there is none."""
-    whole = [results for results in found.values() if not any(result.diverged for result in results)]
-    return metrics.spread([[result.correct() for result in results] for results in whole])
+    """The spread of test accuracy over seeds, pooled over the variants of `with_spread`; None if there is none."""
+    return metrics.spread([[result.correct() for result in results] for results in with_spread(found).values()])
 
 
 def spread_sentence(found: Found) -> str:
@@ -93,8 +96,7 @@ def spread_sentence(found: Found) -> str:
     seeds = spread(found)
     if not seeds:
         return ""
-    whole = {v: len(results) for v, results in found.items() if not any(result.diverged for result in results)}
-    several = seeds_by_count({v: count for v, count in whole.items() if count > 1})
+    several = seeds_by_count({v: len(results) for v, results in with_spread(found).items()})
     return (
         f"From seed to seed test accuracy has a standard deviation of {100 * seeds.deviation:.2f} points, pooled over variants "
         f"with more than one ({several}; {seeds.freedom} degrees of freedom) and taken to be the same for all. By it intervals "
@@ -307,7 +309,7 @@ def judge(found: Found, names, sign: int, margin=0.0, only_if=(), comparisons: i
             said = "open"
         return dict.fromkeys(("points", "low", "high"), np.nan) | {"verdict": said}
     points, low, high = (100 * v for v in contrast(found, names, comparisons, seeds))
-    own = tuple(100 * v for v in contrast(found, only_if, comparisons, seeds)) if only_if else None
+    own = [100 * v for v in contrast(found, only_if, comparisons, seeds)][1:] if only_if else None
     return {"points": points, "low": low, "high": high, "verdict": verdict(low, high, sign, margin, own)}
 
 
@@ -320,14 +322,13 @@ def contrast(found: Found, names, comparisons: int = 1, seeds: metrics.Spread | 
 def verdict(low, high, sign: int, margin: float = 0.0, own=None) -> str:
     """What the interval of a difference (points) says of a claim that predicts its `sign`: confirmed, contradicted or open.
 
-    `margin`: points that a claim of no loss allows. `own`: a second difference with its interval, whose sign the claim predicts
+    `margin`: points that a claim of no loss allows. `own`: the interval of a second difference, whose sign the claim predicts
     too and without which the first does not count.
     """
     side = (low, high) if sign > 0 else (-high, -low)
     held, against = side[0] > -margin, side[1] < -margin
     if own is not None:
-        _, *ends = own
-        own_side = ends if sign > 0 else (-ends[1], -ends[0])
+        own_side = own if sign > 0 else (-own[1], -own[0])
         held, against = held and own_side[0] > 0, against or own_side[1] < 0
     return "confirmed" if held else "contradicted" if against else "open"
 
