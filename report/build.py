@@ -154,7 +154,10 @@ def key_of(target: Path) -> str:
 
 
 def write(file: Path, content: str | bytes) -> None:
-    runs.write_file(file, content.encode() if isinstance(content, str) else content)
+    """The file with this content; it is left alone if it has that already."""
+    content = content.encode() if isinstance(content, str) else content
+    if not file.is_file() or file.read_bytes() != content:
+        runs.write_file(file, content)
 
 
 def combine(
