@@ -133,9 +133,13 @@ CNN_FACTORS = {
 TRANSFER = {"smoke": (1, 1), "quick": (10, 10), "paper": (30, 10)}
 TRANSFER_LRS = (Run.lr, 0.01)
 
-#: variant -> how many further seeds a study with one seed trains, to know the spread over seeds: of the baselines (PyTorch's
-#: BN, ours, and no norm) and of GN, BN's rival in the question of the batch size.
-MORE_SEEDS = {"torch_bn": 1, "bn": 1, "gn": 1, "nn": 1}
+#: variant -> how many further seeds a study with one seed trains at each profile, to know the spread over seeds: of the
+#: baselines (PyTorch's BN, ours, and no norm) and of GN, BN's rival in the question of the batch size.
+MORE_SEEDS = {
+    "smoke": {"torch_bn": 1, "bn": 1, "gn": 1, "nn": 1},
+    "quick": {"torch_bn": 1, "bn": 1, "gn": 1, "nn": 1},
+    "paper": {"torch_bn": 1, "bn": 1, "gn": 1, "nn": 1},
+}
 
 ALL = tuple(NORMS)
 #: notebook -> what it needs: a norm's key, key_8 for the small batch, or a group of runs, which Study has under that name.
@@ -259,7 +263,7 @@ class Study:
         """The variants of MORE_SEEDS, from further starts too where the study has only one; their names are those of the
         variants, whose runs with the study's own seeds are among these."""
         found = {}
-        for variant, count in MORE_SEEDS.items():
+        for variant, count in MORE_SEEDS[self.profile].items():
             own = self.runs(variant)
             further = range(1, 1 + count) if len(self.seeds) == 1 else ()
             found[variant] = own + [replace(own[0], seed=self.seeds[0] + i) for i in further]
@@ -413,7 +417,7 @@ class Study:
         images = f", {run.train_size:,} training images" if run.train_size else ""
         seeds = f"{len(self.seeds)} seed" + "s" * (len(self.seeds) != 1)
         if len(self.seeds) == 1:
-            seeds += f" ({seeds_by_count({v: 1 + count for v, count in MORE_SEEDS.items()})})"
+            seeds += f" ({seeds_by_count({v: 1 + n for v, n in MORE_SEEDS[self.profile].items()})})"
         return (
             f"profile `{self.profile}` on `{run.data_name}`{images}: n = {run.n} ({6 * run.n + 2} layers), batch "
             f"{run.batch_size}, {run.epochs} epochs, {run.optimizer.upper()} from {run.lr:g} with momentum "

@@ -495,7 +495,7 @@ def intervals(study: Study) -> str:
     """What all intervals cover, in a sentence."""
     images = "the choice of the test images"
     if len(study.seeds) == 1:
-        several = ", ".join(label(v) for v in MORE_SEEDS)
+        several = ", ".join(label(v) for v in MORE_SEEDS[study.profile])
         return (
             f"All intervals are 95 % intervals and cover {images}. Where variants trained in full are compared, they cover the "
             f"seed too, by its spread with {several}; elsewhere, with one seed, neither the seed nor a machine's rounding."
