@@ -70,8 +70,8 @@ def compare(ours: nn.Module, theirs: nn.Module, x: Tensor, training: bool = True
 
 
 def float32_errors(layer: nn.Module, theirs: nn.Module, x: Tensor) -> dict[str, float]:
-    """What a layer makes of x (N, C, H, W; float64) in float32 and channels-last, as in a training: the largest error of output
-    and gradient of x in training mode, relative to 1 + the value, against `theirs` in float64."""
+    """What a layer makes of x (N, C, H, W; float64) in float32 and channels-last, as in a training: the largest error of
+    output, gradients and buffers in training mode, relative to 1 + the value, against `theirs` in float64."""
     found = []
     g = torch.randn(x.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     for module, dtype, form in (
@@ -79,10 +79,14 @@ def float32_errors(layer: nn.Module, theirs: nn.Module, x: Tensor) -> dict[str, 
         (theirs, torch.float64, torch.contiguous_format),
     ):
         image = x.detach().to(dtype).clone(memory_format=form).requires_grad_()
-        y = copy.deepcopy(module).to(dtype).train()(image)
+        module = copy.deepcopy(module).to(dtype).train()
+        y = module(image)
         y.backward(g.to(dtype))
-        found.append((y.detach(), image.grad))
-    return {part: largest(a, b) for part, a, b in zip(("output", "gradient of x"), *found, strict=True)}
+        grads = {f"gradient of {name}": p.grad for name, p in module.named_parameters()}
+        buffers = {name.removeprefix("bn."): buffer for name, buffer in module.named_buffers()}
+        found.append({"output": y.detach(), "gradient of x": image.grad} | grads | buffers)
+    mine, reference = found
+    return {part: largest(mine[part], reference[part]) for part in reference}
 
 
 def group_norm_errors(mean: float = 1e3, std: float = 0.1) -> pd.DataFrame:

@@ -74,10 +74,11 @@ def text_table(rows: list[tuple], caption: str) -> None:
     display(Markdown(f"*{caption}*"), metadata={"caption": "table"})
 
 
-def table(frame: pd.DataFrame, caption: str, digits: int = 3) -> None:
-    """A table without its index and its caption; the report numbers it. Floats get `digits` decimals."""
+def table(frame: pd.DataFrame, caption: str, digits: int = 3, name: str = "") -> None:
+    """A table without its index and its caption; the report numbers it, and knows it by its name, as "table of recipes", where
+    another section speaks of it. Floats get `digits` decimals."""
     display(HTML(table_html(frame, digits)))
-    display(Markdown(f"*{caption}*"), metadata={"caption": "table"})
+    display(Markdown(f"*{caption}*"), metadata={"caption": "table"} | ({"name": name} if name else {}))
 
 
 def table_html(frame: pd.DataFrame, digits: int = 3) -> str:
@@ -488,17 +489,18 @@ def confusion_pair(left: pd.DataFrame, right: pd.DataFrame, titles: tuple[str, s
 
 
 def claims(rows: pd.DataFrame) -> Figure:
-    """Differences (points) with their 95 % intervals, coloured by verdict; a tick where a margin takes the place of zero.
-    Columns: claim, points, low, high, margin, verdict."""
+    """Differences (points) with their 95 % intervals, thin and as of each alone thick, coloured by verdict; a tick where a
+    limit takes the place of zero. Columns: claim, points, low, high, low alone, high alone, limit, verdict."""
     rows = rows.dropna(subset="points")[::-1].reset_index(drop=True)
     colors = {"confirmed": "#009E73", "contradicted": "#D55E00", "open": "#767676"}
     fig, ax = plt.subplots(figsize=(WIDTH, 0.8 + 0.32 * len(rows)))
     for y, row in rows.iterrows():
         color = colors[row["verdict"]]
-        ax.plot([row["low"], row["high"]], [y, y], color=color, linewidth=2)
+        ax.plot([row["low"], row["high"]], [y, y], color=color, linewidth=1)
+        ax.plot([row["low alone"], row["high alone"]], [y, y], color=color, linewidth=3)
         ax.plot(row["points"], y, "o", color=color, markeredgecolor="black", markersize=5)
-        if row["margin"]:
-            ax.plot(-row["margin"], y, "|", color="black", markersize=14)
+        if row["limit"]:
+            ax.plot(row["limit"], y, "|", color="black", markersize=14)
     ax.axvline(0, color="black", linewidth=0.8)
     ax.set_yticks(range(len(rows)), [claim.split(":")[0] for claim in rows["claim"]])
     ax.set_xlabel("difference of test accuracy (points)")

@@ -74,6 +74,7 @@ RECIPE_PROBES = {
         for clip in (None, 1.0)
     },
     "GN, groups of 2 channels, 100 epochs": {"norm": "gn", "group_size": 2},
+    "GN, groups of 4 channels, 100 epochs": {"norm": "gn", "group_size": 4},
     "NN, gradient clipped to norm 3, 100 epochs": {"norm": "nn", "clip_norm": 3.0},
 }
 #: The borders of training images that were tried for `paper` after RECIPE_PROBES: (epochs, norms, borders). The study's own
@@ -419,10 +420,11 @@ class Study:
         if len(self.seeds) == 1:
             seeds += f" ({seeds_by_count({v: 1 + n for v, n in MORE_SEEDS[self.profile].items()})})"
         return (
-            f"profile `{self.profile}` on `{run.data_name}`{images}: n = {run.n} ({6 * run.n + 2} layers), batch "
-            f"{run.batch_size}, {run.epochs} epochs, {run.optimizer.upper()} from {run.lr:g} with momentum "
+            f"n = {run.n} ({6 * run.n + 2} layers){images}, batch {run.batch_size}, {run.epochs} epochs, "
+            f"{run.optimizer.upper()} from {run.lr:g} with momentum "
             f"{run.momentum:g} and weight decay {run.weight_decay:g}, {run.schedule} schedule after "
-            f"{run.warmup_epochs} epoch{'s' * (run.warmup_epochs != 1)} of warm-up, {run.precision}, {seeds}"
+            f"{run.warmup_epochs} epoch{'s' * (run.warmup_epochs != 1)} of warm-up, {run.precision}, {seeds}; profile "
+            f"`{self.profile}` on `{run.data_name}`"
         )
 
 

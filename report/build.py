@@ -17,17 +17,20 @@ import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from multiprocessing import active_children, get_context
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pandas as pd
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from benchmarks import precision
 from lib import runs, tables
 from lib.jobs import end_with_parent
 from lib.plots import table_html
-from lib.study import EVERYTHING, LABELS, NOTEBOOKS, Study
+from lib.study import EVERYTHING, LABELS, NOTEBOOKS, Study, parse_seeds
 from lib.train import Parser, command
 
 HERE = Path(__file__).resolve().parent
@@ -40,6 +43,7 @@ GROUPS = {
     "recipes": "training recipes",
     "cnn": "plain CNN",
     "transfer": "transfer",
+    "precision": "bf16 against float32",
 }
 
 
@@ -204,13 +208,18 @@ def generated_by_papermill(cell) -> bool:
 
 
 def say_once(cell, said: set[str]) -> None:
-    """Take the setting out of a cell's outputs where an earlier section has shown it, word for word: every notebook names it,
-    for those who read it alone."""
-    if "setting" in cell.metadata.get("tags", []):
-        words = "".join(output.get("data", {}).get("text/markdown", "") for output in cell.outputs)
-        if words in said:
-            cell.outputs = []
-        said.add(words)
+    """Take the setting, and outputs with "once" in their metadata, out of a cell where an earlier section has shown them, word
+    for word: every notebook has them, for those who read it alone."""
+
+    def words(outputs):
+        return "".join(output.get("data", {}).get("text/markdown", "") for output in outputs)
+
+    parts = [cell.outputs] if "setting" in cell.metadata.get("tags", []) else []
+    parts += [[output] for output in cell.get("outputs", []) if output.get("metadata", {}).get("once")]
+    for part in parts:
+        if words(part) in said:
+            cell.outputs = [output for output in cell.outputs if output not in part]
+        said.add(words(part))
 
 
 def without_empty_sections(cells: list) -> list:
@@ -251,11 +260,28 @@ def reported(study: Study) -> dict[str, list[runs.Result]]:
     groups = {name: variants.get(name, []) if name in LABELS else study.runs_of([name]) for name in EVERYTHING}
     tried = {run.id: run for planned in probes.values() for run in planned}  # a run may be a recipe's and a border's
     groups["what was tried for the recipe"] = list(tried.values())
+    if probes:
+        groups["precision"] = [run for planned in precisions(study).values() for run in planned]
     for name, planned in groups.items():
         own = [run for run in planned if run.id not in listed and runs.Folder(run, study.outputs).sound]
         listed |= {run.id for run in own}
         found[name] = [runs.Result(run, study.outputs) for run in own]
     return found
+
+
+def precisions(study: Study) -> dict[str, list[runs.Run]]:
+    """The runs by which bf16 is held against float32."""
+    return precision.plan(replace(study, seeds=precision.SEEDS))
+
+
+def in_words(tried: list[runs.Result]) -> str:
+    """What these runs say of bf16; "" where not all of them are finished."""
+    scores = {kind: [result.score() for result in tried if result.run.precision == kind] for kind in ("bf16", "float32")}
+    if len(tried) < 2 * len(parse_seeds(precision.SEEDS)) or any(result.diverged for result in tried):
+        return ""
+    said = precision.sentence(*(np.array(values) for values in scores.values())).replace(" - ", " − ").replace("-0", "−0")
+    run = tried[0].run
+    return f" bf16 is a choice of speed. Of test accuracies of our BN after {run.epochs} epochs, by seed: {said}."
 
 
 def appendix(found: dict[str, list[runs.Result]]) -> list:
@@ -288,7 +314,7 @@ def appendix(found: dict[str, list[runs.Result]]) -> list:
         f"{count} runs, {sum(row['minutes'] for row in rows):.0f} minutes of training in all, on {devices} (threads: "
         f"{threads}) with Python {pythons}, {versions}. Every run's settings, history, predictions and weights are in "
         "`outputs/runs/` under its id; the plain CNN's weights are too large to be kept in git."
-    )
+    ) + in_words(found.get("precision", []))
     data = {"text/html": table_html(pd.DataFrame(rows), digits=1)}
     caption = {"text/markdown": "*The runs of this report.*"}
     shown = [

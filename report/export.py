@@ -5,7 +5,8 @@
 
 They are registered under nbconvert's entry point by this project's pyproject.toml. Code is hidden in the PDF and folded in
 the HTML. A Markdown output with metadata {"caption": "figure"} or {"caption": "table"} is the caption of the output before
-it and gets the next number, by which prose that says "figure above" or "the table below" then names it.
+it and gets the next number, by which prose that says "figure above" or "the table below" then names it. With a "name" in its
+metadata, as "table of recipes", it is named by its number wherever prose says "the table of recipes (notebook 01)".
 """
 
 import base64
@@ -108,20 +109,24 @@ def first_heading(nb: NotebookNode) -> str | None:
 def to_markdown(nb: NotebookNode, folder: Path, code: bool) -> str:
     """The notebook as pandoc's Markdown. Images are written into `folder`."""
     parts, counts = [], {"figure": 0, "table": 0, "top": 0}  # captions so far, and figures before this section
-    captions = [output.get("metadata", {}).get("caption") for cell in nb.cells for output in cell.get("outputs", [])]
-    totals = {kind: captions.count(kind) for kind in counts}
+    captions = [output.get("metadata", {}) for cell in nb.cells for output in cell.get("outputs", [])]
+    kinds = [caption.get("caption") for caption in captions]
+    totals, names = {kind: kinds.count(kind) for kind in counts}, {}
+    for place, caption in enumerate(captions):
+        if caption.get("name"):
+            names[caption["name"]] = f"{kinds[place].capitalize()} {kinds[: place + 1].count(kinds[place])}"
     for number, cell in enumerate(nb.cells):
         if cell.cell_type == "markdown":
             if cell.source.startswith("# "):
                 counts["top"] = counts["figure"]
-            parts.append(named(latex_environments(with_attachments(cell, folder, number)), counts, totals))
+            parts.append(named(latex_environments(with_attachments(cell, folder, number)), counts, totals, names))
         elif cell.cell_type == "raw":
             continue
         else:
             if code and cell.source.strip():
                 parts.append(f"```{{=html}}\n<details class='code'><summary>code</summary>\n```\n{fence(cell.source, 'python')}"
                              "\n```{=html}\n</details>\n```")  # fmt: skip
-            parts += outputs(cell.outputs, folder, f"{number:03d}", counts, totals)
+            parts += outputs(cell.outputs, folder, f"{number:03d}", counts, totals, names)
     return "\n\n".join(parts) + "\n"
 
 
@@ -147,9 +152,11 @@ def latex_environments(text: str) -> str:
     return re.sub(rf"^\\begin\{{({'|'.join(inner)})\*?\}}(.*?)\\end\{{\1\*?\}}", replaced, text, flags=re.M | re.S)
 
 
-def named(text: str, counts: dict[str, int], totals: dict[str, int]) -> str:
+def named(text: str, counts: dict[str, int], totals: dict[str, int], names: dict[str, str]) -> str:
     """With "(the) figure above", "table below", "figure at the top of this section" by their numbers, where `counts` of
-    `totals` captions stand before the text."""
+    `totals` captions stand before the text, and what has a name by its number in `names`."""
+    for name, label in names.items():
+        text = re.sub(rf"\b[Tt]he {re.escape(name)}(?: \(notebook \d+\))?", label, text)
 
     def number(match):
         kind = match[1].lower()
@@ -160,20 +167,27 @@ def named(text: str, counts: dict[str, int], totals: dict[str, int]) -> str:
     return re.sub(r"\b(?:[Tt]he )?([Ff]igure|[Tt]able) (above|below|at the top of this section)\b", number, text)
 
 
-def outputs(found: list[NotebookNode], folder: Path, name: str, counts: dict[str, int], totals: dict[str, int]) -> list[str]:
+def outputs(
+    found: list[NotebookNode],
+    folder: Path,
+    name: str,
+    counts: dict[str, int],
+    totals: dict[str, int],
+    names: dict[str, str],
+) -> list[str]:
     parts, previous = [], None
     for index, output in enumerate(found):
         kind = output.get("metadata", {}).get("caption")
         if kind in counts and previous is not None:
             counts[kind] += 1
-            caption = output.data["text/markdown"].strip().strip("*").strip()
+            caption = named(output.data["text/markdown"].strip().strip("*").strip(), counts, totals, names)
             label = f"{kind.capitalize()} {counts[kind]}."
             parts[-1] = f"::::: {{.captioned .{kind}}}\n{parts[-1]}\n\n:::: caption\n**{label}** {caption}\n::::\n:::::"
             previous = None
             continue
         text = render(output, folder, f"{name}-{index:02d}")
         if text and "text/markdown" in output.get("data", {}):
-            text = named(text, counts, totals)
+            text = named(text, counts, totals, names)
         previous = text
         if text:
             parts.append(text)

@@ -376,7 +376,8 @@ def test_what_every_notebook_says_of_its_setting_stands_once(smoke):
     assert html.count("<p>This is profile") == 2  # the first section's, and the words of the one on transfer
     for name in ("02_norm_sanity", "05_feature_quantiles"):
         assert any(
-            "This is profile `smoke`" in o.get("data", {}).get("text/markdown", "") for o in all_outputs(executed(study, name))
+            "The setting: n = 1 (8 layers)" in o.get("data", {}).get("text/markdown", "")
+            for o in all_outputs(executed(study, name))
         )
 
 
