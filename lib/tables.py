@@ -488,9 +488,9 @@ def first_pass(study: Study, aims: dict[str, float]) -> str:
     missed = [norm for norm, accuracy in found.items() if accuracy < aims[norm]]
     said = ", ".join(f"{LABELS[norm]} {accuracy:.4f}" for norm, accuracy in found.items())
     return (
-        f"When it was chosen, the variants had been trained in full with a black border, and their test accuracies were known ({said}; "
-        f"{len(missed)} of {len(found)} missed the aims that the discussion names). So the search for another border was not "
-        "blind to the test images, though the choice was made on validation images alone."
+        "When it was chosen, the variants had been trained in full with a black border, and their test accuracies were known "
+        f"({said}; {len(missed)} of {len(found)} missed the aims that the discussion names). So the search for another border "
+        "was not blind to the test images, though the choice was made on validation images alone."
     )
 
 
