@@ -9,6 +9,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import numpy as np
@@ -203,7 +204,9 @@ def test_a_failing_notebook_does_not_take_the_others_with_it(smoke, tmp_path, ca
     words = " ".join(html.split())
     assert "Diverged, with a loss that is no number, and therefore without scores here: NN (2 of 2 runs)." in words
     assert "Of the 5 variants " in words and "no number without a norm, which diverged" in words
-    cells = r"\s*".join(f"<td[^>]*>{cell}</td>" for cell in ("BN − NN: [^<]*", "Ioffe [^<]*", "diverged", "–", "confirmed"))
+    cells = r"\s*".join(
+        f"<td[^>]*>{cell}</td>" for cell in ("BN − NN &gt; 0: [^<]*", "Ioffe [^<]*", "diverged", "–", "confirmed")
+    )
     assert re.search(cells, html)  # that NN diverged speaks for the norm
     assert not re.search(r"\bnan\b", re.sub(r"<details class=.code.>.*?</details>|data:[^\"]*", "", html, flags=re.S))
     assert f"{1 + len(empty)} of {len(NOTEBOOKS)} sections have no result" in words
@@ -350,8 +353,8 @@ def test_figures_and_tables_are_numbered_alike_in_both(smoke):
 
 
 def test_prose_names_figures_and_tables_by_their_numbers(smoke, tmp_path):
-    def caption(kind):
-        return new_output("display_data", {"text/markdown": "*It.*"}, metadata={"caption": kind})
+    def caption(kind, **metadata):
+        return new_output("display_data", {"text/markdown": "*It.*"}, metadata={"caption": kind} | metadata)
 
     def words(text):
         return new_output("display_data", {"text/markdown": text})
@@ -360,11 +363,13 @@ def test_prose_names_figures_and_tables_by_their_numbers(smoke, tmp_path):
     found = [words("the figure below"), plot, caption("figure"), words("so (figure above); no table above")]
     found += [words("The figure at the top of this section")]
     found += [plot, caption("table"), words("figure below, The table above, figures above")]
+    found += [words("The table of names (notebook 01) and the table of names"), plot, caption("table", name="table of names")]
     cell = new_code_cell("", outputs=found)
     text = to_markdown(new_notebook(cells=[new_markdown_cell("a table below"), cell]), tmp_path, code=False)
     prose = [line for line in text.splitlines() if "igure" in line or "able" in line]
     assert [line for line in prose if ":" not in line and "It." not in line] == [
         "a Table 1", "Figure 1", "so (Figure 1); no table above", "Figure 1", "figure below, Table 1, figures above",
+        "Table 2 and Table 2",
     ]  # fmt: skip
     html = " ".join(re.sub("<pre.*?</pre>", "", (smoke[1] / "report.html").read_text(), flags=re.S).split())
     assert "See Figure 1." in html and not re.search(r"(figure|table) (above|below)", html)
@@ -373,7 +378,8 @@ def test_prose_names_figures_and_tables_by_their_numbers(smoke, tmp_path):
 def test_what_every_notebook_says_of_its_setting_stands_once(smoke):
     study, target, _ = smoke
     html = (target / "report.html").read_text()
-    assert html.count("<p>This is profile") == 2  # the first section's, and the words of the one on transfer
+    html = " ".join(re.sub(r"<details class=.code.>.*?</details>", "", html, flags=re.S).split())
+    assert html.count("<p>The setting: ") == 1
     for name in ("02_norm_sanity", "05_feature_quantiles"):
         assert any(
             "The setting: n = 1 (8 layers)" in o.get("data", {}).get("text/markdown", "")
@@ -389,22 +395,43 @@ def test_a_heading_without_anything_below_it_is_left_out():
     assert kept == ["# A", "x = 1", "## More", "x", "## End\n\nWords."]
 
 
-def test_only_a_cell_of_the_setting_is_said_once():
-    def cell(tags):
-        shown = build.new_output("display_data", data={"text/markdown": "This is the setting."})
+def test_the_appendix_says_what_bf16_does_if_all_its_runs_are_there():
+    def fake(kind, accuracy, diverged=False):
+        run = build.runs.Run(precision=kind, epochs=10)
+        return SimpleNamespace(run=run, diverged=diverged, score=lambda: accuracy)
+
+    float32, bf16 = (
+        [fake(kind, a) for a in accuracies]
+        for kind, accuracies in (("float32", (0.8, 0.81, 0.82)), ("bf16", (0.8, 0.82, 0.81)))
+    )
+    words = build.in_words(float32 + bf16)
+    assert (
+        "after 10 epochs" in words and "bf16 − float32: +0.00 points" in words and "less than the spread over 3 seeds" in words
+    )
+    assert build.in_words(float32 + bf16[:2]) == build.in_words([]) == ""
+    assert build.in_words(float32 + bf16[:2] + [fake("bf16", 0.8, diverged=True)]) == ""
+
+
+def test_only_a_cell_of_the_setting_and_an_output_marked_so_are_said_once():
+    def cell(tags, **metadata):
+        shown = build.new_output("display_data", data={"text/markdown": "This is the setting."}, metadata=metadata)
         return build.new_code_cell("x", outputs=[shown], metadata={"tags": tags})
 
     cells, said = [cell(["setting"]), cell(["setting"]), cell([])], set()
     for each in cells:
         build.say_once(each, said)
     assert [len(each.outputs) for each in cells] == [1, 0, 1] and cells[1].source == "x"
+    marked, other = cell([], once=True), build.new_output("display_data", data={"text/markdown": "Something else."})
+    marked.outputs.append(other)
+    build.say_once(marked, said)
+    assert marked.outputs == [other]
 
 
 def test_columns_of_words_are_left_aligned_in_html_too(smoke):
     html = (smoke[1] / "report.html").read_text()
-    row = re.search(r"<tr[^>]*>\s*<td[^>]*>BN − NN: .*?</tr>", html, re.S)[0]
+    row = re.search(r"<tr[^>]*>\s*<td[^>]*>BN − NN &gt; 0: .*?</tr>", html, re.S)[0]
     sides = re.findall(r"<td style=\"text-align: (\w+);?\">", row)
-    # claim, source, points, interval, verdict, for the trained networks alone
+    # claim, source, points, interval, verdict, of the claim alone
     assert sides == ["left", "left", "right", "right", "left", "left"]
 
 

@@ -500,6 +500,10 @@ def test_seconds_on_two_kinds_of_devices_are_not_compared():
     found = {"bn": fake(10, "A"), "gn": fake(15, "A"), "in": fake(5, "B")}
     assert tables.time_ratio(found, "gn", "bn") == 1.5 and np.isnan(tables.time_ratio(found, "in", "bn"))
     assert tables.time_ratio(found, "bn", "bn") == 1
+    found["ln"] = fake(20, "A; B")  # some epochs here, some there
+    assert np.isnan(tables.cost(found).set_index("variant").loc["ln", "seconds"]) and np.isnan(
+        tables.time_ratio(found, "ln", "ln")
+    )
 
 
 def test_a_zero_has_no_minus():
@@ -573,3 +577,13 @@ def test_borders_in_words_say_what_contradicts_the_explanation(monkeypatch):
     assert "not all of it" not in said(ln=15, torch_bn=-3, nn=1)
     assert said(ln=15, gn=20).endswith("+1.50 with LN.")
     assert said(nn=-500) == said() == ""  # diverged, not trained
+    assert "one layer: the 0.70 points between their gains are what another rounding does" in said(bn=4, torch_bn=-3)
+
+
+def test_what_was_known_of_the_test_images_when_the_border_was_chosen_is_said(monkeypatch):
+    found = {"bn": FakeResult(905), "gn": FakeResult(880), "nn": Lost(1)}
+    monkeypatch.setattr(tables, "trained", lambda study, plan: {v: found[v] for v in plan if v in found})
+    text = tables.first_pass(PAPER, {"bn": 0.9, "gn": 0.9, "nn": 0.8, "ln": 0.8})
+    assert "were known (BN 0.9050, GN 0.8800; 1 of 2 missed the aims" in text
+    found.clear()
+    assert tables.first_pass(PAPER, {"bn": 0.9}) == ""
