@@ -306,7 +306,9 @@ def appendix(found: dict[str, list[runs.Result]]) -> list:
     if not rows:
         return [new_markdown_cell(text + "No run is finished.")]
     count, frame = sum(row.pop("runs") for row in rows), pd.DataFrame(environments)
-    devices, threads, pythons = ("; ".join(sorted(set(map(str, frame[name])))) for name in ("device", "threads", "python"))
+    devices, threads, pythons = (
+        "; ".join(sorted(set("; ".join(map(str, frame[name])).split("; ")))) for name in ("device", "threads", "python")
+    )
     versions = ", ".join(
         sorted({f"{package} {version}" for env in environments for package, version in env["versions"].items()})
     )
