@@ -7,17 +7,15 @@ The runs are kept in outputs/ like all others and resume. It ends with a sentenc
 """
 
 import sys
-from dataclasses import replace
 
 import numpy as np
-from scipy import stats
 
-from lib.runs import Result, Run
-from lib.study import BLACK, Study, parse_seeds
+from lib import tables
+from lib.runs import Result
+from lib.study import PRECISION_SEEDS, Study, parse_seeds
 from lib.train import Parser, command
 
-EPOCHS = 10
-SEEDS = "0,1,2"
+SEEDS = ",".join(map(str, PRECISION_SEEDS))
 
 
 def main(argv=None) -> int:
@@ -34,16 +32,10 @@ def main(argv=None) -> int:
         if len(seeds) < 2:
             raise ValueError(f"seeds is {args.seeds}; a spread needs at least two")
         study = Study("paper", "cifar10", args.data_dir, seeds, args.outputs, changes={"train_size": args.train_size})
-        print("\n".join(report(study.fit_all(plan(study, args.norm)))))
+        print("\n".join(report(study.fit_all(study.precisions(args.norm)))))
         return 0
 
     return command(work)
-
-
-def plan(study: Study, norm: str = "bn") -> dict[str, list[Run]]:
-    """precision -> a run for each seed of the study."""
-    changes = ({"epochs": EPOCHS, "weight_decay": 5e-4, "precision": precision} for precision in ("float32", "bf16"))
-    return {change["precision"]: replace(study, changes=BLACK | study.changes | change).runs(norm) for change in changes}
 
 
 def report(found: dict[str, list[Result]]) -> list[str]:
@@ -57,18 +49,7 @@ def report(found: dict[str, list[Result]]) -> list[str]:
         f"standard deviation {values.std(ddof=1):.4f}"
         for precision, values in scores.items()
     ]
-    return [*lines, sentence(scores["bf16"], scores["float32"])]
-
-
-def sentence(bf16: np.ndarray, float32: np.ndarray) -> str:
-    """The comparison in words; both (seeds,), of the same seeds in the same order."""
-    gap, spread = (bf16 - float32).mean(), max(bf16.std(ddof=1), float32.std(ddof=1))
-    half = stats.t.ppf(0.975, len(bf16) - 1) * (bf16 - float32).std(ddof=1) / np.sqrt(len(bf16))
-    word = "less" if abs(gap) < spread else "not less"
-    return (
-        f"bf16 - float32: {100 * gap:+.2f} points, 95 % interval {100 * (gap - half):+.2f} to {100 * (gap + half):+.2f}; "
-        f"that is {word} than the spread over {len(bf16)} seeds, {100 * spread:.2f} points"
-    )
+    return [*lines, tables.precision_sentence(found)]
 
 
 if __name__ == "__main__":

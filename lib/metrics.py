@@ -125,6 +125,12 @@ def mean_interval(
     return float(mean), float(mean - half), float(mean + half)
 
 
+def paired(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float]:
+    """Mean of a - b and its 95 % interval (Student's t), from values of the same two or more seeds in the same order."""
+    gap, half = (a - b).mean(), stats.t.ppf(0.975, len(a) - 1) * stats.sem(a - b)
+    return float(gap), float(gap - half), float(gap + half)
+
+
 def unpaired(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float]:
     """Mean of a minus mean of b and its 95 % interval (normal approximation), from values of different images."""
     gap, half = a.mean() - b.mean(), stats.norm.ppf(0.975) * np.hypot(stats.sem(a), stats.sem(b))

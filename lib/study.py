@@ -81,6 +81,9 @@ RECIPE_PROBES = {
 #: runs are among those of 100 epochs.
 BORDER_PROBES = ((12, ("torch_bn", "gn"), ("black", "mean", "reflect")), (100, tuple(NORMS), ("black", "reflect")))
 
+#: bf16 against float32, with crops from images with a black border: what the runs of either change, and their seeds.
+PRECISION_PROBES, PRECISION_SEEDS = {"weight_decay": 5e-4, "epochs": 10}, (0, 1, 2)
+
 SMALL_BATCH = 8
 #: In epochs. Stops the small batches early, as the assignment asks, but not within the noise of the first half.
 PATIENCE = {"smoke": 1, "quick": 10, "paper": 30}
@@ -139,7 +142,7 @@ TRANSFER_LRS = (Run.lr, 0.01)
 MORE_SEEDS = {
     "smoke": {"torch_bn": 1, "bn": 2, "gn": 1, "nn": 1},  # not all alike, so that tests see that
     "quick": {"torch_bn": 1, "bn": 1, "gn": 1, "nn": 1},
-    "paper": {"torch_bn": 2, "bn": 1, "gn": 1, "nn": 2},
+    "paper": {"torch_bn": 2, "bn": 1, "gn": 1, "nn": 2},  # as many as have been trained
 }
 
 ALL = tuple(NORMS)
@@ -398,6 +401,11 @@ class Study:
     def probes(self) -> dict[str, list[Run]]:
         """All that was tried for the recipe, by name."""
         return self.recipe_probes() | {border_name(*key): planned for key, planned in self.borders().items()}
+
+    def precisions(self, norm: str = "bn") -> dict[str, list[Run]]:
+        """precision -> a run for each seed of the study."""
+        changes = BLACK | self.changes | PRECISION_PROBES
+        return {kind: replace(self, changes=changes | {"precision": kind}).runs(norm) for kind in ("float32", "bf16")}
 
     def borders(self) -> dict[tuple[int, str, str], list[Run]]:
         """(epochs, norm, border) of BORDER_PROBES -> its runs."""

@@ -22,15 +22,13 @@ from multiprocessing import active_children, get_context
 from pathlib import Path
 
 import nbformat
-import numpy as np
 import pandas as pd
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from benchmarks import precision
 from lib import runs, tables
 from lib.jobs import end_with_parent
 from lib.plots import table_html
-from lib.study import EVERYTHING, LABELS, NOTEBOOKS, Study, parse_seeds
+from lib.study import EVERYTHING, LABELS, NOTEBOOKS, PRECISION_SEEDS, Study
 from lib.train import Parser, command
 
 HERE = Path(__file__).resolve().parent
@@ -261,7 +259,8 @@ def reported(study: Study) -> dict[str, list[runs.Result]]:
     tried = {run.id: run for planned in probes.values() for run in planned}  # a run may be a recipe's and a border's
     groups["what was tried for the recipe"] = list(tried.values())
     if probes:
-        groups["precision"] = [run for planned in precisions(study).values() for run in planned]
+        precisions = replace(study, seeds=PRECISION_SEEDS).precisions()
+        groups["precision"] = [run for planned in precisions.values() for run in planned]
     for name, planned in groups.items():
         own = [run for run in planned if run.id not in listed and runs.Folder(run, study.outputs).sound]
         listed |= {run.id for run in own}
@@ -269,19 +268,13 @@ def reported(study: Study) -> dict[str, list[runs.Result]]:
     return found
 
 
-def precisions(study: Study) -> dict[str, list[runs.Run]]:
-    """The runs by which bf16 is held against float32."""
-    return precision.plan(replace(study, seeds=precision.SEEDS))
-
-
-def in_words(tried: list[runs.Result]) -> str:
-    """What these runs say of bf16; "" where not all of them are finished."""
-    scores = {kind: [result.score() for result in tried if result.run.precision == kind] for kind in ("bf16", "float32")}
-    if len(tried) < 2 * len(parse_seeds(precision.SEEDS)) or any(result.diverged for result in tried):
+def of_precision(tried: list[runs.Result]) -> str:
+    """What the runs in both precisions say of bf16; "" where not all of them are finished or one diverged."""
+    found = {kind: [result for result in tried if result.run.precision == kind] for kind in ("bf16", "float32")}
+    if len(tried) < 2 * len(PRECISION_SEEDS) or any(result.diverged for result in tried):
         return ""
-    said = precision.sentence(*(np.array(values) for values in scores.values())).replace(" - ", " − ").replace("-0", "−0")
-    run = tried[0].run
-    return f" bf16 is a choice of speed. Of test accuracies of our BN after {run.epochs} epochs, by seed: {said}."
+    epochs, said = tried[0].run.epochs, tables.precision_sentence(found)
+    return f" bf16 is a choice of speed: of test accuracies of our BN after {epochs} epochs, {said}."
 
 
 def appendix(found: dict[str, list[runs.Result]]) -> list:
@@ -316,7 +309,7 @@ def appendix(found: dict[str, list[runs.Result]]) -> list:
         f"{count} runs, {sum(row['minutes'] for row in rows):.0f} minutes of training in all, on {devices} (threads: "
         f"{threads}) with Python {pythons}, {versions}. Every run's settings, history, predictions and weights are in "
         "`outputs/runs/` under its id; the plain CNN's weights are too large to be kept in git."
-    ) + in_words(found.get("precision", []))
+    ) + of_precision(found.get("precision", []))
     data = {"text/html": table_html(pd.DataFrame(rows), digits=1)}
     caption = {"text/markdown": "*The runs of this report.*"}
     shown = [

@@ -14,7 +14,7 @@ import pandas as pd
 from benchmarks import precision
 from lib import plots, runs, tables
 from lib.runs import Result
-from lib.study import AIMS, LABELS, VARIANTS, Study
+from lib.study import AIMS, LABELS, PRECISION_SEEDS, VARIANTS, Study
 
 README, FIGURE = runs.ROOT / "README.md", runs.ROOT / "report" / "results.svg"
 BENCHMARKS = runs.ROOT / "benchmarks"
@@ -140,7 +140,7 @@ def growth_table(folder=BENCHMARKS) -> str:
 
 def precision_lines(outputs=runs.ROOT / "outputs") -> str:
     """What benchmarks.precision says of its committed runs."""
-    plan = precision.plan(Study("paper", "cifar10", seeds=precision.SEEDS))
+    plan = Study("paper", "cifar10", seeds=PRECISION_SEEDS).precisions()
     missing = [run.id for runs_of_one in plan.values() for run in runs_of_one if run.id not in committed()]
     if missing:
         return f"Not trained yet: {', '.join(missing)}."

@@ -51,14 +51,6 @@ def test_growth_measures_grad_cam(monkeypatch):
     assert found["seconds"] > 0 and found["MiB"] > 0
 
 
-def test_precision_says_whether_the_difference_is_within_the_spread():
-    float32 = np.array([0.80, 0.82, 0.84])
-    within = precision.sentence(float32 + np.array([0.001, -0.002, 0.004]), float32)
-    assert within.startswith("bf16 - float32: +0.10 points, 95 % interval -0.65 to +0.85; that is less than the spread")
-    assert "2.17 points" in within  # the larger of the two standard deviations
-    assert "that is not less than the spread over 3 seeds, 2.00 points" in precision.sentence(float32 - 0.03, float32)
-
-
 @pytest.mark.parametrize(
     "arguments, says", [(["--seeds", "0"], "a spread needs at least two"), (["--norm", "xn"], "unknown norm")]
 )

@@ -404,12 +404,14 @@ def test_the_appendix_says_what_bf16_does_if_all_its_runs_are_there():
         [fake(kind, a) for a in accuracies]
         for kind, accuracies in (("float32", (0.8, 0.81, 0.82)), ("bf16", (0.8, 0.82, 0.81)))
     )
-    words = build.in_words(float32 + bf16)
+    words = build.of_precision(float32 + bf16)
     assert (
-        "after 10 epochs" in words and "bf16 − float32: +0.00 points" in words and "less than the spread over 3 seeds" in words
+        "after 10 epochs" in words
+        and "bf16 minus float32: +0.00 points" in words
+        and "less than the spread over 3 seeds" in words
     )
-    assert build.in_words(float32 + bf16[:2]) == build.in_words([]) == ""
-    assert build.in_words(float32 + bf16[:2] + [fake("bf16", 0.8, diverged=True)]) == ""
+    assert build.of_precision(float32 + bf16[:2]) == build.of_precision([]) == ""
+    assert build.of_precision(float32 + bf16[:2] + [fake("bf16", 0.8, diverged=True)]) == ""
 
 
 def test_only_a_cell_of_the_setting_and_an_output_marked_so_are_said_once():

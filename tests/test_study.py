@@ -327,7 +327,7 @@ def test_what_was_aimed_at_is_reported_as_reached_or_missed():
     assert (
         "the training images are fitted less well than by BN (2.0 %) with GN (5.0 %), under a recipe chosen with BN; " in said
     )
-    assert said.endswith("they are fitted, and what is lost is lost on new images, with NN (1.0 and 15.0 %).")
+    assert said.endswith("the training images are fitted, and what is lost is lost on new images, with NN (1.0 and 15.0 %).")
     assert tables.against_aims(found, {"nn": 0.8}) == "Against the aims, in points, reached: NN (+5.00); missed: none."
 
 
@@ -582,6 +582,17 @@ def test_borders_in_words_say_what_contradicts_the_explanation(monkeypatch):
     assert said(ln=15, gn=20).endswith("+1.50 with LN.")
     assert said(nn=-500) == said() == ""  # diverged, not trained
     assert "one layer: the 0.70 points between their gains are what another rounding does" in said(bn=4, torch_bn=-3)
+
+
+def test_precision_says_whether_the_difference_is_within_the_spread():
+    def said(*more):
+        right = {"float32": (800, 820, 840), "bf16": [n + m for n, m in zip((800, 820, 840), more, strict=True)]}
+        return tables.precision_sentence({kind: [FakeResult(n) for n in found] for kind, found in right.items()})
+
+    within = said(1, -2, 4)
+    assert within.startswith("bf16 minus float32: +0.10 points, 95 % interval −0.65 to +0.85; that is less than the spread")
+    assert "2.17 points" in within  # the larger of the two standard deviations
+    assert "that is not less than the spread over 3 seeds, 2.00 points" in said(-30, -30, -30)
 
 
 def test_what_was_known_of_the_test_images_when_the_border_was_chosen_is_said(monkeypatch):
