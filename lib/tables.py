@@ -192,7 +192,8 @@ def curves(found: Found) -> pd.DataFrame:
 
 def against_aims(found: Found, aims: dict[str, float]) -> str:
     """Which variants reach the mean test accuracy (fraction) that `aims` sets for them, which miss it and by how much, and what
-    the runs show of the reason: whether each fits its training images as well as BN ("bn", which must be there)."""
+    the runs show of the reason: where the error on new images comes from, and whether each fits its training images as well as
+    BN ("bn", which must be there)."""
     gaps = {v: 100 * (np.mean([r.score() for r in found[v]]) - aims[v]) for v in aims if v in found}
     names = labels(found)
     training, validation = (
@@ -206,21 +207,18 @@ def against_aims(found: Found, aims: dict[str, float]) -> str:
     if all(gap >= 0 for gap in gaps.values()):
         return said
     missed = [v for v, gap in gaps.items() if gap < 0]
-    worse = [v for v in missed if training[v].min() > training["bn"].max()]
-    rest = [f"{names[v]} ({training[v].mean():.1f} and {validation[v].mean():.1f} %)" for v in missed if v not in worse]
+    errors = ", ".join(f"{names[v]} {training[v].mean():.1f} and {validation[v].mean():.1f} %" for v in missed)
+    on_new = [names[v] for v in missed if training[v].mean() < validation[v].mean() / 2]
+    worse = [names[v] for v in missed if training[v].min() > training["bn"].max()]
     reasons = []
+    if on_new:
+        reasons.append(f"more than half of the error on new images is not there on training images with {', '.join(on_new)}")
     if worse:
-        errors = ", ".join(f"{names[v]} ({training[v].mean():.1f} %)" for v in worse)
-        least, most = (f"{end:.1f}" for end in (training["bn"].min(), training["bn"].max()))
-        own = least if least == most else f"{least} to {most}"
-        reasons.append(
-            f"the training images are fitted less well than by BN ({own} %) with {errors}, under a recipe chosen with BN"
-        )
-    if rest:
-        reasons.append(f"the training images are fitted, and what is lost is lost on new images, with {', '.join(rest)}")
+        reasons.append(f"the training images are fitted less well than by any training of BN with {', '.join(worse)}")
     return (
-        f"{said} As far as the runs show a reason, by the errors of the kept weights on training and validation images without "
-        f"augmentation: {'; '.join(reasons)}."
+        f"{said} The errors of the kept weights on training and validation images, without augmentation: {errors}"
+        + (f"; {'; '.join(reasons)}. More" if reasons else ". Anything")
+        + " of a reason these runs do not show."
     )
 
 
@@ -267,19 +265,20 @@ def curves_sentence(frame: pd.DataFrame, where: str = "above", alike: pd.DataFra
     )
 
 
+def epoch_reached(history: pd.DataFrame, target: float, to_stay: bool = False) -> float:
+    """First epoch with at least the given validation accuracy (fraction), or `to_stay` that from which on it is no lower again;
+    NaN if there is none."""
+    short = history["val_accuracy"] < target
+    return history.loc[(~short[::-1]).cummin()[::-1] if to_stay else ~short, "epoch"].min()
+
+
 def epochs_to_reach(found: Found, targets, to_stay: bool = False) -> pd.DataFrame:
-    """First epoch with at least the given validation accuracy (fraction), or `to_stay` that from which on it is no lower again:
-    the median over seeds; – if not all got there."""
-
-    def epoch(history, target):
-        short = history["val_accuracy"] < target
-        return history.loc[(~short[::-1]).cummin()[::-1] if to_stay else ~short, "epoch"].min()
-
+    """`epoch_reached` by variant and target: the median over seeds; – if not all got there."""
     rows = []
     for variant, results in found.items():
         row = {"variant": labels(found)[variant]}
         for target in targets:
-            reached = [epoch(r.history, target) for r in results]
+            reached = [epoch_reached(r.history, target, to_stay) for r in results]
             row[f"{100 * target:.0f} %"] = "–" if np.isnan(reached).any() else f"{np.median(reached):g}"
         rows.append(row)
     return pd.DataFrame(rows)
@@ -475,6 +474,15 @@ def borders_sentence(study: Study) -> str:
         apart = abs(gains["bn"][0] - gains["torch_bn"][0])
         text += f" BN and PyTorch BN are one layer: the {apart:.2f} points between their gains are what another rounding does, "
         text += "and a gain no larger says little."
+    again = []
+    for norm in gains:
+        for run in study.more_seeds().get(norm, [])[1:]:
+            further = trained(study, {b: replace(plan[epochs, norm, b], seed=run.seed) for b in ("reflect", "black")})
+            if len(further) == 2 and not any(result.diverged for result in further.values()):
+                gap, low, high = (signed(100 * v) for v in metrics.difference(*([r.correct("val")] for r in further.values())))
+                again.append(f"{gap} with {LABELS[norm]} (95 % interval {low} to {high})")
+    if again:
+        text += f" Trained with both borders from another start too: {', '.join(again)}."
     return text
 
 
@@ -580,6 +588,10 @@ def compared(found: Found, a: str, b: str, comparisons: int = 1, seeds: metrics.
 
 
 def signed(number: float, digits: int = 2) -> str:
+    """With its sign, and with more digits than asked for where these would make a zero of it: the end of an interval that does
+    not contain zero must not look as if it did."""
+    while abs(number) > 1e-6 and round(number, digits) == 0:
+        digits += 1
     return f"{round(number, digits) + 0.0:+.{digits}f}".replace("-", "−")  # + 0.0: no minus before a zero
 
 
