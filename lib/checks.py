@@ -10,7 +10,7 @@ from lib.norms import BatchInstanceNorm2d, BatchNorm2d, GroupNorm2d, InstanceNor
 
 
 class ComposedBIN(nn.Module):
-    """BIN from PyTorch's own BN and IN: weight * (rho * BN + (1 - rho) * IN) + bias (Nam & Kim 2018, eq. 4)."""
+    """BIN from PyTorch's own BN and IN: weight * (rho * BN + (1 - rho) * IN) + bias (Nam & Kim 2018)."""
 
     def __init__(self, channels: int):
         super().__init__()

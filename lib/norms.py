@@ -13,8 +13,8 @@ v[n,c] of each channel of each image. What distinguishes the norms is only the s
     GN    the channels of a group
     BIN   rho * BN + (1 - rho) * IN, with a learned gate rho[c] in [0, 1]
 
-Sources: BN Ioffe & Szegedy 2015 (algorithm 1), IN Ulyanov et al. 2016 (eq. 1), LN Ba et al. 2016 (eq. 3, over
-C, H, W as in Wu & He 2018), GN Wu & He 2018 (section 3), BIN Nam & Kim 2018 (eq. 4). None of torch's own
+Sources: BN Ioffe & Szegedy 2015 (algorithm 1), IN Ulyanov et al. 2016 (eq. 3), LN Ba et al. 2016 (eq. 3, over
+C, H, W as in Wu & He 2018), GN Wu & He 2018 (section 3), BIN Nam & Kim 2018. None of torch's own
 normalization functions is called here; the statistics are float32 even if x is bfloat16.
 """
 

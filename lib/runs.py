@@ -47,7 +47,7 @@ MODEL = "best.safetensors"  # of a CNN's run it may be missing: its 14 MB are to
 FINISHED = ("config.json", "history.csv", MODEL, "predictions.npz", "env.json", "metrics.json")
 SUMS = "SHA256SUMS"
 CHECKPOINTS = ("checkpoint.pt", "previous.pt")
-CODE_VERSION = 1  # raise it with a change of code that changes results: old runs then get another id
+CODE_VERSION = 1  # raise it with a change of code that changes results beyond rounding: old runs then get another id
 NORMS_VERSION = 2  # the same for lib.norms and lib.kernels, of which the other variants know nothing
 
 #: Fields that Run got later. At their default they are no part of the id, so that runs from before keep theirs.

@@ -19,7 +19,9 @@ Found = dict[str, list[Result]]
 RECIPE_NOTE = (
     "PyTorch BN, weight decay 5e-4 and a cosine after 2 epochs of warm-up unless said, crops from images with a black border; "
     "one seed, scored at the best validation epoch; intervals cover the choice of the validation images (paired), and are not "
-    "corrected for their number. Fixup's initialization is without its scalar biases and multipliers."
+    "corrected for their number. Fixup's initialization is without its scalar biases and multipliers; "
+    "cutout's holes are 8×8 and black, the authors' 16×16 and of the mean. Some rows compare runs of two machines, or from "
+    "before and after the convolutions by Winograd's products, which differ by rounding."
 )
 #: The same of `borders`' table.
 BORDERS_NOTE = (
@@ -497,8 +499,9 @@ def first_pass(study: Study, aims: dict[str, float]) -> str:
     said = ", ".join(f"{LABELS[norm]} {accuracy:.4f}" for norm, accuracy in found.items())
     return (
         "When it was chosen, the variants had been trained in full with a black border, and their test accuracies were known "
-        f"({said}; {len(missed)} of {len(found)} missed the aims that the discussion names). So the search for another border "
-        "was not blind to the test images, though the choice was made on validation images alone."
+        f"({said}; {len(missed)} of {len(found)} missed the aims that the discussion names), as were those of the runs with "
+        "reflection that were finished by then. So the choice was not blind to the test images, though it was made by "
+        "validation accuracies alone."
     )
 
 
