@@ -615,8 +615,8 @@ def cost(found: Found) -> pd.DataFrame:
                 "variant": variant,
                 "label": labels(found)[variant],
                 "seconds": seconds,
-                "epochs": f"{np.mean([result.metrics['epochs_run'] for result in results]):g}",
-                "best epoch": f"{np.mean([result.best_epoch for result in results]):g}",
+                "epochs": f"{np.mean([result.metrics['epochs_run'] for result in results]).round(1):g}",
+                "best epoch": f"{np.mean([result.best_epoch for result in results]).round(1):g}",
                 "device": ", ".join(sorted({result.env["device"] for result in results})),
             }
         )
