@@ -14,16 +14,19 @@ With --finished nothing is trained: a section of which a run is missing stands w
 
 import datetime
 import os
+import socket
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing import active_children, get_context
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import nbformat
 import pandas as pd
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from traitlets.config import Config
 
 from lib import runs, tables
 from lib.jobs import end_with_parent
@@ -111,15 +114,20 @@ def execute(source: Path, study: Study, parameters: dict, folder: Path) -> str:
     target.unlink(missing_ok=True)
     try:
         code = code_of(source)
-        papermill.execute_notebook(
-            source,
-            target,
-            parameters,
-            kernel_name="python3",
-            cwd=source.parent,
-            progress_bar=False,
-            extra_arguments=["--IPKernelApp.log_level=50"],  # what is wrong shows in the notebook; shutdown logs an error too
-        )
+        with TemporaryDirectory(prefix="kernel-") as sockets:
+            papermill.execute_notebook(
+                source,
+                target,
+                parameters,
+                kernel_name="python3",
+                cwd=source.parent,
+                progress_bar=False,
+                start_timeout=300,  # s, for a machine that trains beside it
+                config=connection(sockets),
+                extra_arguments=[
+                    "--IPKernelApp.log_level=50"
+                ],  # what is wrong shows in the notebook; shutdown logs an error too
+            )
     except PapermillExecutionError as error:
         return f"{error.ename}: {error.evalue}"
     except Exception as error:  # a kernel that was killed, a notebook that is none, a disk that is full
@@ -132,6 +140,14 @@ def execute(source: Path, study: Study, parameters: dict, folder: Path) -> str:
         notebook.metadata["content"] = content_of(notebook)
     write(target, nbformat.writes(notebook))
     return ""
+
+
+def connection(folder: str) -> Config:
+    """How to talk with a kernel: by sockets in a folder of its own. A TCP port is chosen before the kernel takes it, and may be
+    another's by then (https://github.com/jupyter/jupyter_client/issues/487); it is the way where there are no such sockets."""
+    file = f"{folder}/kernel.json"
+    local = hasattr(socket, "AF_UNIX") and len(file) < 90  # a socket's path has 104 bytes on macOS, 108 on Linux
+    return Config(KernelManager={"transport": "ipc" if local else "tcp", "connection_file": file})
 
 
 def show_failure(target: Path, error: Exception) -> str:

@@ -130,6 +130,17 @@ def test_unchanged_notebooks_are_not_executed_again_and_nothing_is_trained(smoke
     assert {f: f.stat().st_mtime_ns for f in study.outputs.rglob("*") if f.is_file()} == before
 
 
+def test_a_kernel_takes_no_port_that_another_may_take_before_it(smoke, tmp_path):
+    study, _, _ = smoke
+    code = "from ipykernel import get_connection_info\nprint(get_connection_info(unpack=True)['transport'])"
+    nb = new_notebook(cells=[new_code_cell(code)], metadata=PYTHON)
+    nbformat.write(nb, tmp_path / "02_norm_sanity.ipynb")
+    (tmp_path / "executed").mkdir()
+    assert build.execute(tmp_path / "02_norm_sanity.ipynb", study, {}, tmp_path / "executed") == ""
+    assert all_outputs(notebook(tmp_path / "executed" / "02_norm_sanity.ipynb"))[0].text == "ipc\n"
+    assert build.connection("/tmp/" + 100 * "a").KernelManager.transport == "tcp"  # a path too long for a socket
+
+
 def test_papermill_from_the_top_level(smoke, tmp_path):
     study, _, _ = smoke
     command = ["papermill", "notebooks/05_feature_quantiles.ipynb", str(tmp_path / "out.ipynb"), "-k", "python3"]
