@@ -720,6 +720,9 @@ def spread_growth(history: pd.DataFrame) -> tuple[float, float, float]:
     return float(late), over(early), over(least)
 
 
+#: Validation accuracies at which it is asked how fast a norm learns.
+LEVELS = (0.7, 0.8, 0.85)
+
 #: A growth up to the first is called bounded, from the second on growing, and what lies between is left open: a convention.
 BOUNDED, GROWING = 1.25, 1.75
 
