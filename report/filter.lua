@@ -31,10 +31,11 @@ local function of_words(tbl, index)
   end
 end
 
--- A table with long texts takes the width of the page, and its texts as many lines as they need.
-local LONG = 70
+-- A table with long texts takes the width of the page: its short columns as much as they need, the others share the rest, and
+-- their texts take as many lines as they need.
+local LONG, SHORT, ACROSS = 70, 24, 138 -- characters; the last are about as many as a page is wide
 local function share_width(tbl)
-  local longest, sum = {}, 0
+  local longest, rest, sum = {}, ACROSS, 0
   for index = 1, #tbl.colspecs do
     longest[index] = 8
     for _, body in ipairs(tbl.bodies) do
@@ -47,8 +48,12 @@ local function share_width(tbl)
   if math.max(table.unpack(longest)) <= LONG then return end
   for index, length in ipairs(longest) do
     longest[index] = math.min(length, LONG) + 4
-    sum = sum + longest[index]
+    if length <= SHORT then rest = rest - longest[index] else sum = sum + longest[index] end
   end
+  local part = math.max(rest, ACROSS / 3) / sum
+  for index, length in ipairs(longest) do longest[index] = length * (length > SHORT + 4 and part or 1) end
+  sum = 0
+  for _, length in ipairs(longest) do sum = sum + length end
   for index, spec in ipairs(tbl.colspecs) do tbl.colspecs[index] = {spec[1], longest[index] / sum} end
 end
 
