@@ -293,7 +293,10 @@ def test_the_spread_over_seeds_is_pooled_over_the_variants_and_widens_every_inte
 
 def test_what_intervals_cover_is_said_for_one_seed_and_for_several():
     one, two = (tables.intervals(Study("paper", "cifar10", seeds=seeds)) for seeds in ((0,), (0, 1)))
-    assert "cover the seed too, by its spread with PyTorch BN, BN, GN, NN; elsewhere, with one seed, neither the seed" in one
+    assert (
+        "cover the seed too, by its spread with PyTorch BN, BN, BIN, LN, GN, NN; elsewhere, with one seed, neither the seed"
+        in one
+    )
     assert two.startswith("All intervals are 95 % intervals and cover the seed and the choice of the images that are scored")
 
 
