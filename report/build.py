@@ -124,9 +124,8 @@ def execute(source: Path, study: Study, parameters: dict, folder: Path) -> str:
                 progress_bar=False,
                 start_timeout=300,  # s, for a machine that trains beside it
                 config=connection(sockets),
-                extra_arguments=[
-                    "--IPKernelApp.log_level=50"
-                ],  # what is wrong shows in the notebook; shutdown logs an error too
+                # what is wrong shows in the notebook; shutdown logs an error too
+                extra_arguments=["--IPKernelApp.log_level=50"],
             )
     except PapermillExecutionError as error:
         return f"{error.ename}: {error.evalue}"
