@@ -31,30 +31,31 @@ local function of_words(tbl, index)
   end
 end
 
--- A table with long texts takes the width of the page: its short columns as much as they need, the others share the rest, and
--- their texts take as many lines as they need.
-local LONG, SHORT, ACROSS = 70, 24, 138 -- characters; the last are about as many as a page is wide
-local function share_width(tbl)
-  local longest, rest, sum = {}, ACROSS, 0
-  for index = 1, #tbl.colspecs do
-    longest[index] = 8
-    for _, body in ipairs(tbl.bodies) do
-      for _, row in ipairs(body.body) do
-        local text = row.cells[index] and pandoc.utils.stringify(row.cells[index].contents) or ""
-        longest[index] = math.max(longest[index], utf8.len(text) or #text)
-      end
+local function longest(tbl, index) -- text of a column, in characters
+  local found = 8
+  for _, body in ipairs(tbl.bodies) do
+    for _, row in ipairs(body.body) do
+      local text = row.cells[index] and pandoc.utils.stringify(row.cells[index].contents) or ""
+      found = math.max(found, utf8.len(text) or #text)
     end
   end
-  if math.max(table.unpack(longest)) <= LONG then return end
-  for index, length in ipairs(longest) do
-    longest[index] = math.min(length, LONG) + 4
-    if length <= SHORT then rest = rest - longest[index] else sum = sum + longest[index] end
+  return found
+end
+
+-- A table with long texts takes the width of the page: its short columns as much as they need (no width, unless they are too
+-- many), the others share the rest by the length of their texts, which take as many lines as they need.
+local LONG, SHORT, ACROSS = 70, 24, 138 -- characters; the last are about as many as a page is wide
+local function share_width(tbl)
+  local lengths, of_short = {}, 0
+  for index = 1, #tbl.colspecs do
+    lengths[index] = longest(tbl, index)
+    if lengths[index] <= SHORT then of_short = of_short + lengths[index] + 4 end
   end
-  local part = math.max(rest, ACROSS / 3) / sum
-  for index, length in ipairs(longest) do longest[index] = length * (length > SHORT + 4 and part or 1) end
-  sum = 0
-  for _, length in ipairs(longest) do sum = sum + length end
-  for index, spec in ipairs(tbl.colspecs) do tbl.colspecs[index] = {spec[1], longest[index] / sum} end
+  if math.max(table.unpack(lengths)) <= LONG then return end
+  for index, spec in ipairs(tbl.colspecs) do
+    local own = lengths[index] <= SHORT and of_short <= ACROSS * 2 / 3
+    tbl.colspecs[index] = {spec[1], not own and math.min(lengths[index], LONG) / LONG or nil}
+  end
 end
 
 -- A column is as wide as what stands in it, numbers to the right; the template shrinks a table wider than the page.

@@ -1,7 +1,9 @@
 """The notebooks executed at profile smoke, read back, and the report built from them."""
 
 import base64
+import io
 import json
+import os
 import re
 import shutil
 import signal
@@ -184,6 +186,17 @@ def short_notebooks(folder, code, others=None):
     return sources
 
 
+def outputs_copy(study, folder):
+    """The outputs of the study without the checkpoints and with links to its models: more than a gigabyte otherwise."""
+
+    def copy(source, target):
+        (os.link if Path(source).name == runs.MODEL else shutil.copy2)(source, target)
+
+    return shutil.copytree(
+        study.outputs, folder / "outputs", ignore=shutil.ignore_patterns(*runs.CHECKPOINTS), copy_function=copy
+    )
+
+
 def lose(study, variant):
     """Let a variant's runs look as a diverged run does."""
     for run in study.runs(variant):
@@ -206,7 +219,7 @@ def test_a_failing_notebook_does_not_take_the_others_with_it(smoke, tmp_path, ca
     nb = notebook(sources / "01_resnet_bn.ipynb")
     nb.cells.insert(4, new_code_cell("raise RuntimeError('the disk is gone')"))
     nbformat.write(nb, sources / "01_resnet_bn.ipynb")
-    copy = shutil.copytree(study.outputs, tmp_path / "outputs")
+    copy = outputs_copy(study, tmp_path)
     lose(build.Study("smoke", seeds=study.seeds, outputs=copy), "nn")
     failures = build.build(build.Study("smoke", outputs=copy), tmp_path / "report", 2, sources)
     assert failures == {"01_resnet_bn": "RuntimeError: the disk is gone"}
@@ -233,7 +246,7 @@ def test_a_failing_notebook_does_not_take_the_others_with_it(smoke, tmp_path, ca
 )  # fmt: skip
 def test_a_seed_with_which_bn_diverged_leaves_the_others(smoke, tmp_path, name, seeds):
     study, _, _ = smoke
-    copy = shutil.copytree(study.outputs, tmp_path / "outputs")
+    copy = outputs_copy(study, tmp_path)
     lose(Study("smoke", seeds=(study.seeds[-1],), outputs=copy), "torch_bn")
     seen = Study("smoke", seeds=seeds, outputs=copy)
     values = {"profile": "smoke", "dataset": "digits", "seeds": seeds, "outputs": str(copy)}
@@ -244,7 +257,7 @@ def test_a_seed_with_which_bn_diverged_leaves_the_others(smoke, tmp_path, name, 
 
 def test_a_report_of_what_is_finished_trains_nothing(smoke, tmp_path, capsys):
     study, _, _ = smoke
-    half = build.Study("smoke", seeds=study.seeds, outputs=shutil.copytree(study.outputs, tmp_path / "outputs"))
+    half = build.Study("smoke", seeds=study.seeds, outputs=outputs_copy(study, tmp_path))
     lost = [planned[0] for planned in half.sweep().values()][:2]
     for run in lost:
         shutil.rmtree(runs.Folder(run, half.outputs).path)
@@ -277,8 +290,7 @@ def test_a_killed_kernel_takes_only_its_own_notebook(tmp_path):
 
 def test_an_executed_notebook_that_was_changed_is_executed_again(smoke, tmp_path):
     study, _, _ = smoke
-    copy = shutil.copytree(study.outputs, tmp_path / "outputs")
-    file = copy / "notebooks" / "smoke-digits" / "01_resnet_bn.ipynb"
+    file = Path(shutil.copy(study.outputs / "notebooks" / "smoke-digits" / "01_resnet_bn.ipynb", tmp_path))
     assert build.key_of(file)
     file.write_text(re.sub(r"accuracy of \d", "accuracy of 9", file.read_text()))
     assert build.key_of(file) == ""
@@ -489,6 +501,18 @@ def right_edge(page) -> float:
 
     page.extract_text(visitor_text=see)
     return max(edges)
+
+
+def test_short_columns_beside_long_texts_keep_their_lines_whole():
+    claim = "a claim of the length that claims have, or a bit longer than that " * 2
+    short = {"source": "Wu and He 2018", "points": "+1.23", "interval": "(−0.83 to +0.34)", "verdict": "confirmed"}
+    shown = new_output("display_data", {"text/html": table_html(pd.DataFrame([{"claim": claim} | short] * 3))})
+    pdf, _ = TypstPDFExporter().from_notebook_node(new_notebook(cells=[new_code_cell("", outputs=[shown])]))
+    page = PdfReader(io.BytesIO(pdf)).pages[0]
+    text = page.extract_text()
+    assert all(text.count(value) == 3 for value in short.values()), text
+    assert " ".join(claim.split()) not in text  # which is on several lines
+    assert right_edge(page) < page.mediabox.width - 40
 
 
 def test_any_notebook_becomes_a_pdf(tmp_path):
