@@ -490,19 +490,26 @@ def confusion_pair(left: pd.DataFrame, right: pd.DataFrame, titles: tuple[str, s
 
 def claims(rows: pd.DataFrame) -> Figure:
     """Differences (points) with their 95 % intervals, thin and as of each alone thick, coloured by verdict; a tick where a
-    limit takes the place of zero. Columns: claim, points, low, high, low alone, high alone, limit, verdict."""
-    rows = rows.dropna(subset="points")[::-1].reset_index(drop=True)
+    limit takes the place of zero; a panel of its own scale for each kind of runs. Columns: claim, runs, points, low, high, low
+    alone, high alone, limit, verdict."""
+    rows = rows.dropna(subset="points")
     colors = {"confirmed": "#009E73", "contradicted": "#D55E00", "open": "#767676"}
-    fig, ax = plt.subplots(figsize=(WIDTH, 0.8 + 0.32 * len(rows)))
-    for y, row in rows.iterrows():
-        color = colors[row["verdict"]]
-        ax.plot([row["low"], row["high"]], [y, y], color=color, linewidth=1)
-        ax.plot([row["low alone"], row["high alone"]], [y, y], color=color, linewidth=3)
-        ax.plot(row["points"], y, "o", color=color, markeredgecolor="black", markersize=5)
-        if row["limit"]:
-            ax.plot(row["limit"], y, "|", color="black", markersize=14)
-    ax.axvline(0, color="black", linewidth=0.8)
-    ax.set_yticks(range(len(rows)), [claim.split(":")[0] for claim in rows["claim"]])
+    parts = [(runs, part[::-1].reset_index(drop=True)) for runs, part in rows.groupby("runs", sort=False)] or [("", rows)]
+    heights = [max(1, len(part)) for _, part in parts]
+    size = (WIDTH, 0.6 + 0.6 * len(parts) + 0.32 * sum(heights))
+    fig, axes = plt.subplots(len(parts), figsize=size, squeeze=False, height_ratios=heights)
+    for ax, (runs, part) in zip(axes[:, 0], parts, strict=True):
+        for y, row in part.iterrows():
+            color = colors[row["verdict"]]
+            ax.plot([row["low"], row["high"]], [y, y], color=color, linewidth=1)
+            ax.plot([row["low alone"], row["high alone"]], [y, y], color=color, linewidth=3)
+            ax.plot(row["points"], y, "o", color=color, markeredgecolor="black", markersize=5)
+            if row["limit"]:
+                ax.plot(row["limit"], y, "|", color="black", markersize=14)
+        ax.axvline(0, color="black", linewidth=0.8)
+        ax.set_yticks(range(len(part)), [claim.split(":")[0] for claim in part["claim"]])
+        ax.set_ylim(-0.6, len(part) - 0.4)
+        ax.set_title(runs)
     ax.set_xlabel("difference of test accuracy (points)")
     handles = [plt.Line2D([], [], color=color, marker="o", label=verdict) for verdict, color in colors.items()]
     fig.legend(handles=handles, loc="outside upper center", ncols=3)

@@ -445,6 +445,16 @@ class Result:
         return self.metrics["status"] == "diverged"
 
     @property
+    def collapsed(self) -> bool:
+        """Whether it learned something and lost it: validation accuracy was above chance, the share of the most frequent class
+        plus two standard errors, and is not in the last epoch. The loss of such a run may be a number throughout."""
+        counts = np.bincount(self.predictions["val_labels"])
+        share = counts.max() / counts.sum()
+        chance = share + 2 * np.sqrt(share * (1 - share) / counts.sum())
+        accuracy = self.history["val_accuracy"]
+        return bool(accuracy.iloc[-1] <= chance < accuracy.max())
+
+    @property
     def has_model(self) -> bool:
         return (self.path / MODEL).is_file()
 

@@ -216,7 +216,7 @@ def against_aims(found: Found, aims: dict[str, float]) -> str:
     if on_new:
         reasons.append(f"more than half of the error on new images is not there on training images with {', '.join(on_new)}")
     if worse:
-        reasons.append(f"the training images are fitted less well than by any training of BN with {', '.join(worse)}")
+        reasons.append(f"every training with {', '.join(worse)} fits the training images less well than any with BN")
     return (
         f"{said} The errors of the kept weights on training and validation images, without augmentation: {errors}"
         + (f"; {'; '.join(reasons)}. More" if reasons else ". Anything")
@@ -259,7 +259,11 @@ def curves_sentence(frame: pd.DataFrame, where: str = "above", alike: pd.DataFra
             ("change per epoch", "least", "most"),
         )
     )
-    together = " Who is as near to an end as trainings of BN are to each other is named with it." if len(alike) > 1 else ""
+    together = (
+        " Where several are named, they lie no further from the end than trainings of BN from each other."
+        if len(alike) > 1
+        else ""
+    )
     return (
         f"After the last epoch (figure {where}) the training error (%) is {training}, the validation error {validation}, and "
         f"validation minus training error (points) {gap}. From one epoch to the next in the first half of the "
@@ -316,11 +320,11 @@ def judge(found: Found, names, sign: int, margin=0.0, only_if=(), comparisons: i
     (a - b) - (c - d). Its points, low, high (the interval as of metrics.difference, as are `comparisons` and `seeds`) and
     verdict.
 
-    `margin`: as of `verdict`. `only_if`: two names whose difference must have that sign too. Where a run diverged the points
+    `margin`: as of `verdict`. `only_if`: two names whose difference must have that sign too. Where a run is `lost` the points
     are NaN, and it counts as the worst that its accuracy could be.
     """
     signs = (1, -1, -1, 1)[: len(names)]
-    diverged = {name for name in (*names, *only_if) if any(r.diverged for r in found[name])}
+    diverged = {name for name in (*names, *only_if) if any(map(lost, found[name]))}
     pushed = {-weight for name, weight in zip(names, signs, strict=True) if name in diverged}
     if pushed:
         said = "open" if len(pushed) > 1 else "confirmed" if pushed == {sign} else "contradicted"
@@ -363,6 +367,11 @@ def not_clearly_below(found: Found, best: str, seeds: metrics.Spread | None = No
     return [labels(found)[v] for v in found if v != best and gap_of(found, v, best, pairs(found), seeds)[2] >= 0]
 
 
+def not_clearly_above(found: Found, worst: str, seeds: metrics.Spread | None = None) -> list[str]:
+    """The same of the variant with the lowest test accuracy, and those that are not clearly above it."""
+    return [labels(found)[v] for v in found if v != worst and gap_of(found, v, worst, pairs(found), seeds)[1] <= 0]
+
+
 def above(found: Found, seeds: metrics.Spread | None = None) -> tuple[pd.DataFrame, dict[str, list[str]]]:
     """Test accuracy of every variant minus every other's, in points, best first, and for each variant those that it is clearly
     above. Clear, and marked by a star, is a gap of which the interval, corrected for all `pairs` and with `seeds` as of
@@ -392,7 +401,7 @@ class Rescored:
 
     run: Run
     right: np.ndarray  # bool (N,)
-    diverged = False
+    diverged = collapsed = False
 
     def correct(self) -> np.ndarray:
         return self.right
@@ -633,13 +642,19 @@ def time_ratio(found: Found, a: str, b: str) -> float:
 RULES = ("scaled with the batch", "the same for all")
 
 
+def lost(result: Result) -> bool:
+    """Whether a training of the sweep has no accuracy to compare: its loss became no number, or its accuracy that of chance."""
+    return result.diverged or result.collapsed
+
+
 def sweep(found: Found, batch_size: int) -> pd.DataFrame:
     """One row per norm, batch size and rule for the learning rate: test and validation accuracy (fractions; the mean over the
-    seeds that did not diverge, NaN if all did), low and high (95 % interval on test), the number of runs, of those that
-    diverged, and the name of the runs in `found`. At `batch_size`, from which the learning rate is scaled, the rules agree."""
+    seeds that did not diverge, which is what `lost` says, NaN if all did), low and high (95 % interval on test), the number of
+    runs, of those that diverged, and the name of the runs in `found`. At `batch_size`, from which the
+    learning rate is scaled, the rules agree."""
     rows, usual = [], {results[0].run.lr for results in found.values() if results[0].run.batch_size == batch_size}
     for name, results in found.items():
-        run, kept = results[0].run, [result for result in results if not result.diverged]
+        run, kept = results[0].run, [result for result in results if not lost(result)]
         row = {"norm": run.norm, "batch_size": run.batch_size, "runs": len(results), "diverged": len(results) - len(kept)}
         row |= dict.fromkeys(("accuracy", "low", "high", "val_accuracy"), np.nan)
         if kept:
@@ -667,7 +682,7 @@ def sweep_change(
 def sweep_gap(found: Found, a: str, b: str, comparisons: int = 1) -> tuple[float, float, float] | None:
     """Test accuracy of the runs named a minus those named b (fractions, with the 95 % interval); None if some run of either
     diverged: the seeds that are left are the lucky ones."""
-    if any(result.diverged for name in (a, b) for result in found[name]):
+    if any(lost(result) for name in (a, b) for result in found[name]):
         return None
     return gap_of(found, a, b, comparisons) if a != b else (0.0, 0.0, 0.0)
 
@@ -680,10 +695,10 @@ def sweep_lead(found: Found, rows: pd.DataFrame, a: str, b: str, rule: str) -> d
     lead = {key: [] for key in (a, b, "neither", f"{a} diverged", f"{b} diverged", "both diverged")}
     for size, names in part.iterrows():
         gap = sweep_gap(found, names[a], names[b], len(part) * len(RULES))
-        lost = [v for v in (a, b) if any(r.diverged for r in found[names[v]])]
+        failed = [v for v in (a, b) if any(map(lost, found[names[v]]))]
         who = a if gap and gap[1] > 0 else b if gap and gap[2] < 0 else "neither"
-        if lost:
-            who = f"{lost[0] if len(lost) == 1 else 'both'} diverged"
+        if failed:
+            who = f"{failed[0] if len(failed) == 1 else 'both'} diverged"
         lead[who].append(int(size))
     return lead
 

@@ -225,7 +225,7 @@ def test_a_gpu_that_is_asked_for_and_not_here_stops_the_command(tmp_path, monkey
 class FakeResult:
     """What the sentences read of a result."""
 
-    diverged = False
+    diverged = collapsed = False
 
     def __init__(self, right, total=1000, seed=0, **others):
         self.right, self.others = np.arange(total) < right, others  # accuracies on other splits
@@ -329,7 +329,7 @@ def test_what_was_aimed_at_is_reported_as_reached_or_missed():
     assert "reached: BN (+0.20); missed: GN (−1.00), NN (−5.00)." in said
     assert "GN 5.0 and 12.0 %, NN 1.0 and 15.0 %; " in said
     assert said.endswith(
-        "with GN, NN; the training images are fitted less well than by any training of BN with GN. "
+        "with GN, NN; every training with GN fits the training images less well than any with BN. "
         "More of a reason these runs do not show."
     )
     own = tables.against_aims({"bn": [FakeResult(800, train=0.81, val=0.8)]}, {"bn": 0.9})  # fitted as well as by itself
@@ -459,6 +459,31 @@ def test_a_run_that_diverged_is_the_worst_there_is_on_whichever_side_it_stands()
     assert judge("abcd", 1, "bd") == judge("abcd", 1, "ac") == "open"
     assert judge("abcd", -1, "d", only_if="ab") == "open"  # that d diverged is no loss of a's
     assert judge("abcd", -1, "a", only_if="ab") == "confirmed"
+
+
+def test_a_run_that_fell_back_to_chance_is_collapsed():
+    labels = np.repeat(np.arange(10), 100)
+
+    def collapsed(*accuracies, labels=labels):
+        result = object.__new__(runs.Result)
+        result.history, result.predictions = pd.DataFrame({"val_accuracy": accuracies}), {"val_labels": labels}
+        return result.collapsed
+
+    assert collapsed(0.14, 0.20, 0.098, 0.10) and collapsed(0.14, 0.20, 0.118)  # 0.1 + 2 × 0.0095 is chance yet
+    assert not collapsed(0.14, 0.098, 0.12) and not collapsed(0.098, 0.102, 0.1)  # recovered; learned nothing
+    mostly = np.array([0] * 900 + [1] * 100)
+    assert collapsed(0.95, 0.90, labels=mostly) and not collapsed(0.90, 0.95, labels=mostly)
+
+
+def test_a_collapsed_run_of_the_sweep_counts_as_diverged():
+    found = {name: [FakeResult(right)] for name, right in (("a", 300), ("b", 200))}
+    for (name, (result,)), norm in zip(found.items(), ("bn", "gn"), strict=True):
+        result.run = SimpleNamespace(norm=norm, batch_size=2, lr=0.1, seed=0)
+        result.score, result.collapsed = lambda split: 0.2, name == "b"
+    rows = tables.sweep(found, 2)
+    assert rows.set_index("norm").loc["gn", "diverged"].eq(1).all() and rows["accuracy"].isna().sum() == 2
+    assert tables.sweep_gap(found, "a", "b") is None and tables.judge(found, "ab", 1)["verdict"] == "confirmed"
+    assert tables.sweep_lead(found, rows, "bn", "gn", tables.RULES[0])["gn diverged"] == [2]
 
 
 def test_four_trainings_are_held_against_a_wider_spread_than_two():
