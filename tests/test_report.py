@@ -103,7 +103,7 @@ def test_numbers_in_the_prose_are_those_of_the_runs(smoke):
     assert f"reaches a test accuracy of {100 * written['torch_bn', 32, 'test']:.1f} %" in headline
     headline = tagged(executed(study, "03_six_variants"), "answer")[0].outputs[0].metadata["headline"]
     test = written.xs("test", level="split").xs(32, level="batch_size")
-    assert f"({100 * test.max():.1f} %; " in headline and f"the lowest ({100 * test.min():.1f} %)" in headline
+    assert f"({100 * test.max():.1f} %; " in headline and f"the lowest ({100 * test.min():.1f} %" in headline
     scores = next(
         o for o in all_outputs(executed(study, "03_six_variants")) if "macro F1" in o.get("data", {}).get("text/html", "")
     )
