@@ -73,17 +73,17 @@ def test_notebooks_share_runs():
     ids = {name: {run.id for planned in plan.values() for run in planned} for name, plan in plans.items()}
     assert ids["01_resnet_bn"] < ids["02_norm_sanity"] < ids["03_six_variants"]
     assert ids["01_resnet_bn"] < ids["05_feature_quantiles"] == ids["03_six_variants"]
-    assert len(set.union(*ids.values())) == 9 + 39 + 23 + 10 + 10 + 5
+    assert len(set.union(*ids.values())) == 9 + 39 + 23 + 10 + 12 + 5
 
 
 def test_one_seed_has_further_ones_where_the_spread_over_seeds_comes_from():
     for names in (["bn", "gn_8", "more_seeds"], ["more_seeds", "gn_8", "bn"]):
         seeds = {v: [run.seed for run in planned] for v, planned in Study("paper", "cifar10", seeds=3).plan(names).items()}
-        assert seeds == {v: [3, 4, 5] for v in ("torch_bn", "bn", "gn", "nn")} | {"bin": [3, 4], "ln": [3, 4], "gn_8": [3]}
+        assert seeds == {v: [3, 4, 5] for v in ("torch_bn", "bn", "bin", "gn", "nn")} | {"in": [3, 4], "ln": [3, 4], "gn_8": [3]}
     several = Study(seeds=(0, 1)).plan(["in", "more_seeds"])
     assert {v: [run.seed for run in planned] for v, planned in several.items()} == {v: [0, 1] for v in several}
     assert PAPER.plan(["more_seeds"])["bn"][0] == PAPER.runs("bn")[0]
-    assert "1 seed (2 with BIN, LN; 3 with PyTorch BN, BN, GN, NN)" in PAPER.describe()
+    assert "1 seed (2 with IN, LN; 3 with PyTorch BN, BN, BIN, GN, NN)" in PAPER.describe()
     assert (
         "1 seed (2 with PyTorch BN, BN, GN, NN)" in Study("quick").describe()
         and ", 2 seeds; " in Study(seeds=(0, 1)).describe()
@@ -294,7 +294,7 @@ def test_the_spread_over_seeds_is_pooled_over_the_variants_and_widens_every_inte
 def test_what_intervals_cover_is_said_for_one_seed_and_for_several():
     one, two = (tables.intervals(Study("paper", "cifar10", seeds=seeds)) for seeds in ((0,), (0, 1)))
     assert (
-        "cover the seed too, by its spread with PyTorch BN, BN, BIN, LN, GN, NN; elsewhere, with one seed, neither the seed"
+        "cover the seed too, by its spread with PyTorch BN, BN, IN, BIN, LN, GN, NN; elsewhere, with one seed, neither the seed"
         in one
     )
     assert two.startswith("All intervals are 95 % intervals and cover the seed and the choice of the images that are scored")
