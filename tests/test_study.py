@@ -71,7 +71,7 @@ def test_the_digits_have_their_own_clipping_at_every_profile():
 def test_notebooks_share_runs():
     plans = {name: PAPER.plan(names) for name, names in NOTEBOOKS.items()}
     ids = {name: {run.id for planned in plan.values() for run in planned} for name, plan in plans.items()}
-    assert ids["01_resnet_bn"] < ids["02_norm_sanity"] < ids["03_six_variants"]
+    assert ids["01_resnet_bn"] < ids["02_norm_sanity"] <= ids["03_six_variants"]  # equal: every variant is among more_seeds
     assert ids["01_resnet_bn"] < ids["05_feature_quantiles"] == ids["03_six_variants"]
     assert len(set.union(*ids.values())) == 9 + 39 + 23 + 10 + 12 + 5
 
@@ -79,7 +79,11 @@ def test_notebooks_share_runs():
 def test_one_seed_has_further_ones_where_the_spread_over_seeds_comes_from():
     for names in (["bn", "gn_8", "more_seeds"], ["more_seeds", "gn_8", "bn"]):
         seeds = {v: [run.seed for run in planned] for v, planned in Study("paper", "cifar10", seeds=3).plan(names).items()}
-        assert seeds == {v: [3, 4, 5] for v in ("torch_bn", "bn", "bin", "gn", "nn")} | {"in": [3, 4], "ln": [3, 4], "gn_8": [3]}
+        assert seeds == {v: [3, 4, 5] for v in ("torch_bn", "bn", "bin", "gn", "nn")} | {
+            "in": [3, 4],
+            "ln": [3, 4],
+            "gn_8": [3],
+        }
     several = Study(seeds=(0, 1)).plan(["in", "more_seeds"])
     assert {v: [run.seed for run in planned] for v, planned in several.items()} == {v: [0, 1] for v in several}
     assert PAPER.plan(["more_seeds"])["bn"][0] == PAPER.runs("bn")[0]
