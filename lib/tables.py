@@ -643,7 +643,8 @@ RULES = ("scaled with the batch", "the same for all")
 
 
 def lost(result: Result) -> bool:
-    """Whether a training of the sweep has no accuracy to compare: its loss became no number, or its accuracy that of chance."""
+    """Whether a training of the sweep or of a claim has no accuracy to compare: its loss became no number, or its accuracy
+    that of chance."""
     return result.diverged or result.collapsed
 
 

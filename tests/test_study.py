@@ -289,6 +289,7 @@ def test_the_spread_over_seeds_is_pooled_over_the_variants_and_widens_every_inte
     six = {v: found[v] for v in ("bn", "gn", "ln")}
     assert tables.not_clearly_below({v: results[:1] for v, results in six.items()}, "bn") == []  # by the images of one seed
     assert tables.not_clearly_below(six, "bn", seeds) == ["GN"]
+    assert tables.not_clearly_above(six, "ln", seeds) == ["GN"] and tables.not_clearly_above(six, "gn") == ["LN"]
     assert tables.compared(six, "bn", "gn", seeds=seeds).startswith("BN is 2.60 points above GN (95 % interval +0.")
     assert tables.compared(six, "bn", "gn", 6, seeds).startswith("there is no clear difference between BN and GN (+2.60")
     row = tables.accuracies(found, seeds).set_index("variant").loc["gn"]
