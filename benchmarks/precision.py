@@ -2,15 +2,15 @@
 
     python -m benchmarks.precision [--norm bn] [--train-size 4000] [--seeds 0,1,2]
 
-The runs are kept in outputs/ like all others and resume. It ends with a sentence: the mean difference in test accuracy, its
-95 % interval (Student's, over the seeds, which share initial weights and batches), and the spread over the seeds.
+The runs are kept in outputs/ like all others and resume. It ends with the mean difference in test accuracy and its 95 %
+interval: Student's t, paired, for the seeds share initial weights and batches.
 """
 
 import sys
 
 import numpy as np
+from scipy.stats import ttest_rel
 
-from lib import tables
 from lib.runs import Result
 from lib.study import PRECISION_SEEDS, Study, parse_seeds
 from lib.train import Parser, command
@@ -49,7 +49,9 @@ def report(found: dict[str, list[Result]]) -> list[str]:
         f"standard deviation {values.std(ddof=1):.4f}"
         for precision, values in scores.items()
     ]
-    return [*lines, tables.precision_sentence(found)]
+    gap = 100 * (scores["bf16"] - scores["float32"]).mean()
+    low, high = (100 * end for end in ttest_rel(scores["bf16"], scores["float32"]).confidence_interval())
+    return [*lines, f"bf16 minus float32: {gap:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}"]
 
 
 if __name__ == "__main__":

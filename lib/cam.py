@@ -1,9 +1,13 @@
 """Grad-CAM (Selvaraju et al. 2017) by captum, and numbers for what its maps have in common."""
 
+import itertools
+
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from captum.attr import LayerGradCam
+from scipy.stats import rankdata
 from torch import Tensor
 
 from lib.data import Data, Split
@@ -50,9 +54,55 @@ def beyond_chance(overlap: float, chance: float) -> float:
     return (overlap - chance) / (1 - chance) if chance < 1 else float("nan")
 
 
+def pairs(maps: dict[tuple[str, int], Tensor]) -> pd.DataFrame:
+    """How alike any two trainings' maps of the same images are, a row for each pair. `maps`: (variant, seed) -> (N, h, w).
+    Columns: a, seed_a, b, seed_b, overlap, chance, beyond."""
+    rows = []
+    for (a, b), (p, q) in zip(itertools.combinations(maps, 2), itertools.combinations(maps.values(), 2), strict=True):
+        both = mean_overlap(p, q), chance(p, q)
+        rows.append((*a, *b, *both, beyond_chance(*both)))
+    return pd.DataFrame(rows, columns=["a", "seed_a", "b", "seed_b", "overlap", "chance", "beyond"])
+
+
+def by_norm(pairs: pd.DataFrame, norms: tuple[str, ...]) -> pd.DataFrame:
+    """`pairs` for each two norms, as "ln - gn" in the order of `norms`, and for the trainings of one, as "gn - gn"; batch norm
+    is one, PyTorch's or ours. Means of overlap and chance; value, low and high: mean, lowest and highest share beyond chance; n
+    pairs of trainings; `apart`: each pair is less alike than any two trainings of either norm. NaN where there are no pairs."""
+    found = pairs.replace({"a": {"torch_bn": "bn"}, "b": {"torch_bn": "bn"}})
+    groups = found.groupby([" - ".join(sorted(both, key=norms.index)) for both in zip(found["a"], found["b"], strict=True)])
+    frame = groups[["overlap", "chance"]].mean()
+    frame = frame.join(groups["beyond"].agg(value="mean", low="min", high="max", n="size"))
+    names = pd.Index([f"{a} - {b}" for a, b in itertools.combinations_with_replacement(norms, 2)], name="pair")
+    frame = frame.reindex(names)
+    own = [frame.loc[[f"{v} - {v}" for v in name.split(" - ")], "low"].min(skipna=False) for name in names]
+    return frame.assign(n=frame["n"].fillna(0).astype(int), apart=frame["high"] < own)
+
+
+def equally_wide(heat: Tensor) -> Tensor:
+    """Maps with the rank of each place in its map instead of its heat: none is wider than another, only where they are high
+    differs. Empty maps stay empty."""
+    ranks = rankdata(heat.flatten(1), axis=1).reshape(heat.shape)
+    ranks = torch.from_numpy(ranks / ranks.sum((1, 2), keepdims=True)).float()
+    return ranks * (heat.sum((1, 2), keepdim=True) > 0.5)
+
+
 def half_area(heat: Tensor) -> np.ndarray:
     """The smallest share of the image that holds half of a map's heat, (N,): 0.5 for an even map; NaN for an empty one."""
     ordered = heat.flatten(1).sort(dim=1, descending=True).values.cumsum(1)
     count = (ordered < 0.5 * (1 - 1e-6)).sum(1) + 1
     share = count / heat[0].numel()
     return torch.where(ordered[:, -1] > 0.5, share, torch.nan).numpy()
+
+
+def areas(maps: dict[tuple[str, int], Tensor], right: dict[tuple[str, int], np.ndarray]) -> pd.DataFrame:
+    """Mean `half_area` of each training's maps, its norm as the index (batch norm is one, PyTorch's or ours): over the images
+    that all trainings have right (`shared`), and over those that it has `right` and `wrong` itself. `mistake`, the same for all
+    trainings of a norm: over the `images` that some of them have right and others wrong, wrong minus right.
+    `maps`, `right`: (variant, seed) -> maps (N, h, w) and right answers, bool (N,)."""
+    half, ok = (pd.DataFrame(found) for found in ({key: half_area(heat) for key, heat in maps.items()}, right))
+    parts = {"shared": half[ok.all(axis=1)], "right": half.where(ok), "wrong": half.where(~ok)}
+    layers = {name: part.rename(columns={"torch_bn": "bn"}, level=0).T for name, part in parts.items()}  # training × image
+    by_norm = {name: layers[name].groupby(level=0).mean() for name in ("wrong", "right")}  # NaN but for images with both
+    mistake = by_norm["wrong"] - by_norm["right"]
+    frame = pd.DataFrame({name: part.mean(axis=1).droplevel(1) for name, part in layers.items()}).rename_axis("norm")
+    return frame.join(mistake.mean(axis=1).rename("mistake")).join(mistake.notna().sum(axis=1).rename("images"))

@@ -89,6 +89,39 @@ def float32_errors(layer: nn.Module, theirs: nn.Module, x: Tensor) -> dict[str, 
     return {part: largest(mine[part], reference[part]) for part in reference}
 
 
+def cases(channels: int = 16) -> dict[str, Tensor]:
+    """Inputs (N, C, H, W) in float64 that break formulas: several map sizes, one image, and values far from zero."""
+    generator = torch.Generator().manual_seed(0)
+    sizes = {"32×32 maps": (8, channels, 32, 32), "2×2 maps": (8, channels, 2, 2), "a batch of one": (1, channels, 8, 8)}
+    found = {name: torch.randn(size, generator=generator, dtype=torch.float64) for name, size in sizes.items()}
+    found["channels-last"] = found["32×32 maps"].contiguous(memory_format=torch.channels_last)
+    found["mean 1e4, std 0.1"] = 1e4 + 0.1 * torch.randn(4, channels, 4, 4, generator=generator, dtype=torch.float64)
+    return found
+
+
+def equality() -> pd.DataFrame:
+    """Norm × output, gradients and running statistics: the largest difference of our layer from PyTorch's in float64, relative
+    to 1 + the value, over all `cases`, in training and evaluation; NaN for what a norm has not."""
+    torch.manual_seed(0)
+    rows = {}
+    for name, pair in pairs(16).items():
+        found = [compare(*pair, x, training) for x in cases().values() for training in (True, False)]
+        rows[name.lower()] = pd.DataFrame(found).max()
+    return pd.DataFrame(rows).T.drop(columns="num_batches_tracked").rename_axis("variant")
+
+
+def float32_table() -> pd.DataFrame:
+    """Norm × whose layer: the largest error of a float32 layer in training against PyTorch's in float64, as of `equality`, over
+    the `cases` near zero. On a CPU ours are the compiled loops."""
+    torch.manual_seed(0)
+    rows = {}
+    for name, (ours, theirs) in pairs(16).items():
+        near = [x for case, x in cases().items() if "1e4" not in case]
+        errors = {w: [float32_errors(layer, theirs, x) for x in near] for w, layer in (("ours", ours), ("PyTorch's", theirs))}
+        rows[name.lower()] = {whose: pd.DataFrame(found).max().max() for whose, found in errors.items()}
+    return pd.DataFrame(rows).T.rename_axis("variant")
+
+
 def group_norm_errors(mean: float = 1e3, std: float = 0.1) -> pd.DataFrame:
     """Largest error of float32 group norms against the same in float64, for values far from zero, by memory format."""
     torch.manual_seed(0)

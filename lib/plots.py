@@ -3,14 +3,17 @@
 One colour, line style and marker per variant throughout (Okabe & Ito's colour-blind safe palette).
 """
 
+import itertools
+
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from IPython.display import HTML, Markdown, display, update_display
+from IPython.display import HTML, Markdown, display
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter, SymmetricalLogLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter, SymmetricalLogLocator
+from scipy.optimize import isotonic_regression
 
 WIDTH = 6.7  # inches: the text width of the PDF, so that figure text has the size it says
 
@@ -38,47 +41,47 @@ OTHERS = [
 ]
 USED: dict[str, tuple] = {}  # in the figure that is being drawn
 
+#: variant -> its name in figures and tables
+NAMES = {"torch_bn": "PyTorch BN", "bn": "BN", "in": "IN", "bin": "BIN", "ln": "LN", "gn": "GN", "nn": "NN"}
+NAMES |= {"bn_8": "BN, batch 8", "gn_8": "GN, batch 8"}
+
 
 def style_of(name: str) -> tuple:
     return STYLES.get(name) or USED.setdefault(name, OTHERS[len(USED) % len(OTHERS)])
 
 
 def setup() -> None:
-    """Vector figures with text of the report's size. Called once at the top of a notebook."""
+    """Figures with text of the report's size, as SVG for the report and as PNG for JupyterLab, which draws no SVG of a notebook
+    that it does not trust. Called once at the top of a notebook."""
     from matplotlib_inline.backend_inline import set_matplotlib_formats
 
-    set_matplotlib_formats("svg")
+    set_matplotlib_formats("svg", "retina")
     sns.set_theme(context="paper", style="ticks")
     mpl.rcParams.update(
         {
             "font.size": 9, "axes.labelsize": 9, "axes.titlesize": 9, "legend.fontsize": 8, "xtick.labelsize": 8,
             "ytick.labelsize": 8, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
             "grid.color": "#e6e6e6", "lines.linewidth": 1.3, "legend.frameon": False, "figure.constrained_layout.use": True,
-            "svg.hashsalt": "report", "axes.formatter.min_exponent": 3, "savefig.bbox": None,
+            "svg.hashsalt": "report", "axes.formatter.min_exponent": 3, "savefig.bbox": None, "axes.titlelocation": "left",
         }
     )  # fmt: skip
 
 
-def show(fig: Figure, caption: str) -> None:
-    """A figure and its caption; the report numbers it."""
-    display(fig)
+def show(fig: Figure, caption: str, alt: str = "") -> None:
+    """A figure and its caption, which the report numbers; `alt` says what to see to those who cannot, else the caption does."""
+    display(fig, metadata={"alt": alt or caption})
     plt.close(fig)
     USED.clear()
-    display(Markdown(f"*{caption}*"), metadata={"caption": "figure"})
-
-
-def text_table(rows: list[tuple], caption: str) -> None:
-    """A table of Markdown texts, the first row its head, which may hold $mathematics$."""
-    head, *body = ("| " + " | ".join(row) + " |" for row in rows)
-    display(Markdown("\n".join([head, "|" + ":--|" * len(rows[0]), *body])))
-    display(Markdown(f"*{caption}*"), metadata={"caption": "table"})
+    display(Markdown(f"_{caption}_"), metadata={"caption": "figure"})
 
 
 def table(frame: pd.DataFrame, caption: str, digits: int = 3, name: str = "") -> None:
-    """A table without its index and its caption; the report numbers it, and knows it by its name, as "table of recipes", where
-    another section speaks of it. Floats get `digits` decimals."""
+    """A table and its caption; the report numbers it, and knows it by its name, as "table of recipes", where another section
+    speaks of it. Floats get `digits` decimals. An index that has a name is the first column, with variants by their NAMES."""
+    if frame.index.name:
+        frame = frame.rename(index=NAMES).reset_index()
     display(HTML(table_html(frame, digits)))
-    display(Markdown(f"*{caption}*"), metadata={"caption": "table"} | ({"name": name} if name else {}))
+    display(Markdown(f"_{caption}_"), metadata={"caption": "table"} | ({"name": name} if name else {}))
 
 
 def table_html(frame: pd.DataFrame, digits: int = 3) -> str:
@@ -86,25 +89,6 @@ def table_html(frame: pd.DataFrame, digits: int = 3) -> str:
         return "–" if pd.isna(value) else f"{value:.{digits}f}".replace("-", "−")
 
     return frame.to_html(index=False, border=0, float_format=number, na_rep="–", classes="report", justify="left")
-
-
-class Answer:
-    """The place at the top of a notebook where its answer appears once it is computed further down."""
-
-    def __init__(self):
-        self.text = display(Markdown("*The answer appears here when the notebook has run to its end.*"), display_id=True)
-        self.figure = display(Markdown(""), display_id=True)
-        self.caption = display(Markdown(""), display_id=True)
-
-    def update(self, sentences: list[str], fig: Figure, caption: str, shows: int = 0) -> None:
-        """The sentences (the first is what the abstract quotes), one figure and its caption; `shows`: the sentence's number."""
-        said = [sentence + " See the figure below." * (i == shows) for i, sentence in enumerate(sentences)]
-        text = Markdown("\n\n".join(said))
-        update_display(text, display_id=self.text.display_id, metadata={"headline": sentences[0]})
-        self.figure.update(fig)
-        plt.close(fig)
-        USED.clear()
-        update_display(Markdown(f"*{caption}*"), display_id=self.caption.display_id, metadata={"caption": "figure"})
 
 
 def mean_band(frames: list[pd.DataFrame], column: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -118,33 +102,8 @@ PARTS = {"train": ("training", "#0072B2"), "val": ("validation", "#D55E00")}
 SMOOTHED = 5  # epochs whose median a learning curve shows where there are at least ten times as many
 
 
-def draw(ax, variant: str, label: str, frames: list[pd.DataFrame], column: str, as_error=False, smooth=False) -> None:
-    """One variant's curve: the mean over seeds, their range as a band. With `smooth`, long ones pale, and over them their
-    running median."""
-    color, style = style_of(variant)
-    epochs, mean, low, high = mean_band(frames, column)
-    if as_error:
-        mean, low, high = 100 * (1 - mean), 100 * (1 - high), 100 * (1 - low)
-    if smooth and is_long(frames):
-        ax.plot(epochs, mean, color=color, linewidth=0.6, alpha=0.25)
-        mean = pd.Series(mean).rolling(SMOOTHED, center=True, min_periods=1).median()
-    ax.plot(epochs, mean, color=color, linestyle=style, label=label)
-    if len(frames) > 1:
-        ax.fill_between(epochs, low, high, color=color, alpha=0.2, linewidth=0)
-
-
 def is_long(frames: list[pd.DataFrame]) -> bool:
     return max(map(len, frames)) >= 10 * SMOOTHED
-
-
-def curves_note(histories: dict[str, list[pd.DataFrame]]) -> str:
-    """What the caption of their `learning_curves` must say of the axes, and of the smoothing where there is one."""
-    errors = [frame[f"{part}_accuracy"].max() for frames in histories.values() for frame in frames for part in PARTS]
-    return (
-        "; each panel has a logarithmic axis of its own"
-        + ", linear below an error of 1 %" * bool(max(errors) > 0.99)
-        + f"; the median of {SMOOTHED} epochs over each epoch's value (pale)" * any(map(is_long, histories.values()))
-    )
 
 
 def log_axis(ax, linear_below: float = 0) -> None:
@@ -163,98 +122,52 @@ def log_axis(ax, linear_below: float = 0) -> None:
         ax.yaxis.set_minor_formatter(NullFormatter())
 
 
-def epoch_axis(ax) -> None:
+def epoch_axis(ax, ticks: int = 10) -> None:
+    """Whole epochs on the x axis, at most so many of them."""
     ax.set_xlabel("epoch")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    ax.xaxis.set_major_locator(MaxNLocator(ticks, integer=True, steps=[1, 2, 5, 10]))
 
 
-def learning_curves(histories: dict[str, list[pd.DataFrame]], labels: dict[str, str], loss: str = "loss (nats)") -> Figure:
-    """Training and validation error (%) and loss, one line per variant and a scale of its own for each panel, smoothed as
-    `curves_note` says; `loss` is the axis' label."""
-    fig, axes = plt.subplots(2, 2, figsize=(WIDTH, 4.9), sharex=True)
-    for row, (kind, unit) in enumerate((("accuracy", "error (%)"), ("loss", loss))):
-        for column, part in enumerate(("train", "val")):
-            ax = axes[row, column]
-            for variant, frames in histories.items():
-                draw(ax, variant, labels[variant], frames, f"{part}_{kind}", as_error=kind == "accuracy", smooth=True)
-            ax.set_title({"train": "training", "val": "validation"}[part] + " " + unit.split(" ")[0])
-            ax.set_ylabel(unit)
-            epoch_axis(ax)
-            log_axis(ax, linear_below=1 if kind == "accuracy" else 0)
-            if row == 0:
-                ax.set_xlabel("")
-    handles, names = axes[0, 0].get_legend_handles_labels()
-    fig.legend(handles, names, loc="outside upper center", ncols=min(len(names), 7), handlelength=2.6)
-    return fig
-
-
-def training_curves(history: pd.DataFrame, best_epoch: int) -> Figure:
-    """Error (%) and loss of one run, training and validation, with the best validation epoch marked."""
-    fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.7))
-    best = history[history["epoch"] == best_epoch]
+def learning_curve(history: pd.DataFrame, best_epoch: int) -> Figure:
+    """Error (%) and loss of one training by epoch, on training and validation images, with the best validation epoch marked."""
+    fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.2))
     for ax, kind in zip(axes, ("accuracy", "loss"), strict=True):
-        for part, color, style in (("train", "#0072B2", "--"), ("val", "#D55E00", "-")):
+        for part, (name, color) in PARTS.items():
             values = history[f"{part}_{kind}"]
             values = 100 * (1 - values) if kind == "accuracy" else values
-            ax.plot(
-                history["epoch"], values, color=color, linestyle=style, label={"train": "training", "val": "validation"}[part]
+            ax.plot(history["epoch"], values, color=color)
+            ax.annotate(
+                name, (len(history), values.iloc[-1]), (4, 0), textcoords="offset points", color=color, size=8, va="center"
             )
-        if len(best):
-            chosen = best[f"val_{kind}"].item()
-            chosen = 100 * (1 - chosen) if kind == "accuracy" else chosen
-            ax.plot(best_epoch, chosen, "o", color="#D55E00", markeredgecolor="black", label=f"best epoch ({best_epoch})")
-        ax.set_ylabel("error (%)" if kind == "accuracy" else "loss (nats)")
+        if best_epoch:
+            ax.plot(best_epoch, values[history["epoch"] == best_epoch], "o", color=color, markeredgecolor="black", markersize=5)
+        ax.set_title("error (%)" if kind == "accuracy" else "loss (nats)")
+        ax.set_xlim(1, len(history))
         epoch_axis(ax)
-    axes[1].set_yscale("log")
-    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return fig
 
 
-def accuracy_intervals(rows: pd.DataFrame, title: str = "test accuracy (%)") -> Figure:
-    """Accuracy and interval per variant. Columns: variant, label, accuracy, low, high (fractions)."""
-    rows = rows.sort_values("accuracy", ignore_index=True)
-    fig, ax = plt.subplots(figsize=(WIDTH, 0.5 + 0.3 * len(rows)))
-    for y, row in rows.iterrows():
-        color = STYLES.get(row["variant"], OTHERS[0])[0]
-        ax.plot([100 * row["low"], 100 * row["high"]], [y, y], color=color, linewidth=2)
-        ax.plot(100 * row["accuracy"], y, "o", color=color, markeredgecolor="black", markersize=5)
-    ax.set_yticks(range(len(rows)), rows["label"])
-    ax.set_ylim(-0.6, len(rows) - 0.4)
-    ax.set_xlabel(title)
-    return fig
-
-
-def batch_sizes(rows: pd.DataFrame, labels: dict[str, str], rules: tuple[str, ...]) -> Figure:
-    """Test accuracy (%) by batch size, a panel for each rule of the learning rate and a line with 95 % intervals for each norm;
-    a cross at the bottom where every run diverged. Columns: norm, batch_size, rule, accuracy, low, high (fractions)."""
-    fig, axes = plt.subplots(1, len(rules), figsize=(WIDTH, 3), sharey=True)
-    sizes = sorted(rows["batch_size"].unique())
-    floor = 100 * np.nanmin([*rows["low"], 0.0 if rows["accuracy"].isna().all() else 1.0]) - 3
-    for ax, rule in zip(axes, rules, strict=True):
-        for shift, (norm, part) in zip((-1, 0, 1), rows[rows["rule"] == rule].groupby("norm", sort=False), strict=False):
-            color, style = style_of(norm)
-            x = part["batch_size"] * 1.06**shift  # side by side, so that no interval hides another
-            y, low, high = (100 * part[name] for name in ("accuracy", "low", "high"))
-            ax.errorbar(
-                x,
-                y,
-                [y - low, high - y],
-                color=color,
-                linestyle=style,
-                marker="o",
-                markersize=4,
-                elinewidth=1,
-                label=labels[norm],
-            )
-            lost = part["accuracy"].isna()
-            if lost.any():
-                ax.plot(x[lost], [floor] * lost.sum(), "x", color=color, markersize=7, markeredgewidth=2, clip_on=False)
-        ax.set_xscale("log", base=2)
-        ax.set_xticks(sizes, [str(size) for size in sizes])
-        ax.set_xlabel("batch size")
-        ax.set_title(f"learning rate {rule}")
-    axes[0].set_ylabel("test accuracy (%)")
-    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, handlelength=2.6)
+def twins(pair: tuple[pd.DataFrame, pd.DataFrame], names: tuple[str, str], gaps: dict[str, pd.Series]) -> Figure:
+    """Two trainings over each other: error (%) by epoch, one broad and pale, the other thin and black; and differences of
+    validation accuracy (points) by epoch, by what they are differences of."""
+    fig, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.2))
+    for frame, name, look in zip(pair, names, ({"linewidth": 3.5, "alpha": 0.4}, {"linewidth": 0.8}), strict=True):
+        for part, (_, color) in PARTS.items():
+            own = color if "alpha" in look else "black"
+            left.plot(frame["epoch"], 100 * (1 - frame[f"{part}_accuracy"]), color=own, label=name, **look)
+    for part, (title, color) in PARTS.items():
+        end = 100 * (1 - pair[0][f"{part}_accuracy"].iloc[-1])
+        left.annotate(title, (len(pair[0]), end), (4, 0), textcoords="offset points", color=color, size=8, va="center")
+    left.legend(*(found[::2] for found in left.get_legend_handles_labels()), loc="upper right")
+    left.set_title("error (%)")
+    for (name, gap), color in zip(gaps.items(), ("#000000", "#E69F00"), strict=False):
+        right.plot(range(1, len(gap) + 1), 100 * gap, color=color, linewidth=0.9, label=name)
+    right.axhline(0, color="black", linewidth=0.6)
+    right.legend(loc="lower right")
+    right.set_title("difference of validation accuracy (points)")
+    for ax in (left, right):
+        ax.set_xlim(1, len(pair[0]))
+        epoch_axis(ax)
     return fig
 
 
@@ -286,145 +199,88 @@ def image_grid(images: np.ndarray, titles: list[str], columns: int = 10) -> Figu
     return fig
 
 
-def overlaid_curves(a: pd.DataFrame, b: pd.DataFrame, labels: tuple[str, str]) -> Figure:
-    """Error (%) and loss of two runs over each other: a as a broad pale line, b as a thin black one on top."""
-    fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.8))
-    for ax, kind in zip(axes, ("accuracy", "loss"), strict=True):
-        for part, (name, color) in PARTS.items():
-            for frame, label, look in (
-                (a, labels[0], {"color": color, "linewidth": 3, "alpha": 0.5}),
-                (b, labels[1], {"color": "black", "linewidth": 0.9, "linestyle": "--" if part == "train" else "-"}),
-            ):
-                values = frame[f"{part}_{kind}"]
-                ax.plot(frame["epoch"], 100 * (1 - values) if kind == "accuracy" else values, label=f"{name}, {label}", **look)
-        ax.set_ylabel("error (%)" if kind == "accuracy" else "loss (nats)")
-        epoch_axis(ax)
-    axes[1].set_yscale("log")
-    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
-    return fig
-
-
-def difference_curves(differences: dict[str, tuple[pd.DataFrame, pd.DataFrame]]) -> Figure:
-    """Title -> two runs: accuracy of the first minus accuracy of the second by epoch, in percentage points, a panel each."""
-    fig, axes = plt.subplots(1, len(differences), figsize=(WIDTH, 2.5), sharey=True, squeeze=False)
-    for ax, (title, (a, b)) in zip(axes[0], differences.items(), strict=True):
-        for part, (name, color) in PARTS.items():
-            gap = 100 * (a[f"{part}_accuracy"] - b[f"{part}_accuracy"])
-            ax.plot(a["epoch"], gap, color=color, linestyle="--" if part == "train" else "-", label=name)
-        ax.axhline(0, color="black", linewidth=0.7)
-        ax.set_title(title)
-        epoch_axis(ax)
-    axes[0, 0].set_ylabel("accuracy difference (points)")
-    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
-    return fig
-
-
-def class_scores(scores: pd.DataFrame) -> Figure:
-    """Precision, recall and F1 of each class. Columns: class, precision, recall, f1 (fractions)."""
-    fig, ax = plt.subplots(figsize=(WIDTH, 0.7 + 0.22 * len(scores)))
-    rows = range(len(scores))
-    ax.hlines(rows, scores[["precision", "recall"]].min(axis=1), scores[["precision", "recall"]].max(axis=1), color="#b0b0b0")
-    looks = {"precision": ("<", "#0072B2"), "recall": (">", "#D55E00"), "f1": ("o", "#000000")}
-    for name, (marker, color) in looks.items():
-        ax.plot(scores[name], rows, marker, color=color, markersize=5, label=name.replace("f1", "F1"))
-    ax.set_yticks(rows, scores["class"])
-    ax.invert_yaxis()
-    ax.set_xlabel("score on the test split")
-    fig.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=3)
-    return fig
-
-
-def spread_curves(histories: dict[str, list[pd.DataFrame]], labels: dict[str, str]) -> Figure:
-    """Distance from the 1st to the 99th percentile of the features by epoch, one line per variant."""
-    fig, ax = plt.subplots(figsize=(WIDTH, 3))
-    for variant, frames in histories.items():
-        draw(ax, variant, labels[variant], [frame.assign(spread=frame["q99"] - frame["q01"]) for frame in frames], "spread")
-    ax.set_yscale("log")
-    ax.set_ylabel("99th minus 1st percentile")
-    epoch_axis(ax)
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), handlelength=2.6)
-    return fig
-
-
-def quantile_lines(ax, history: pd.DataFrame, variant: str) -> None:
-    color = style_of(variant)[0]
-    names = {"q99": "99th", "q80": "80th", "q20": "20th", "q01": "1st"}
-    for (column, name), style in zip(names.items(), ("-", "--", "-.", ":"), strict=True):
-        ax.plot(history["epoch"], history[column], color=color, linestyle=style, label=f"{name} percentile")
-    ax.fill_between(history["epoch"], history["q20"], history["q80"], color=color, alpha=0.15, linewidth=0)
-    epoch_axis(ax)
-
-
-def quantile_grid(histories: dict[str, pd.DataFrame], labels: dict[str, str], same_axis: bool = True) -> Figure:
-    """The quantiles of every variant by epoch, a panel each: with one scale for all, linear up to 1 and logarithmic above, or
-    each with a linear one of its own."""
-    columns = 4 if same_axis else 2
-    rows = -(-len(histories) // columns)
-    size = (WIDTH, (1.9 if same_axis else 1.75) * rows + 0.3)
-    fig, axes = plt.subplots(rows, columns, figsize=size, sharex=True, sharey=same_axis, squeeze=False)
+def quantiles(histories: dict[str, pd.DataFrame]) -> Figure:
+    """The four percentiles of the features by epoch, a panel for each variant, on one scale, which is linear up to 1."""
+    rows, names = -(-len(histories) // 3), {"q01": "1st", "q20": "20th", "q80": "80th", "q99": "99th"}
+    fig, axes = plt.subplots(rows, 3, figsize=(WIDTH, 1.5 * rows + 0.2), sharex=True, sharey=True, squeeze=False)
     for ax, (variant, history) in zip(axes.flat, histories.items(), strict=False):
-        quantile_lines(ax, history, variant)
-        ax.set_title(labels[variant])
-        ax.set_xlabel("")
-    for ax in axes.flat[len(histories) :]:
-        ax.axis("off")
-        ax.legend(*axes[0, 0].get_legend_handles_labels(), loc="center", labelcolor="black")
-    for ax in axes.flat[: len(histories)][-columns:]:  # the lowest of each column
-        ax.set_xlabel("epoch")
-        ax.tick_params(labelbottom=True)
+        color = style_of(variant)[0]
+        for (column, name), style in zip(names.items(), (":", "-.", "--", "-"), strict=True):
+            ax.plot(history["epoch"], history[column], color=color, linestyle=style, label=name)
+        ax.fill_between(history["epoch"], history["q20"], history["q80"], color=color, alpha=0.15, linewidth=0)
+        ax.set_title(NAMES[variant])
+        ax.set_xlim(1, len(history))
+    highest = np.nanmax([np.nanmax(history["q99"].replace(np.inf, np.nan), initial=1) for history in histories.values()])
+    axes[0, 0].set_ylim(0, 1.3 * highest)
+    log_axis(axes[0, 0], linear_below=1)
+    for ax in axes[-1]:
+        epoch_axis(ax, ticks=5)
     for ax in axes[:, 0]:
         ax.set_ylabel("feature value")
-    if same_axis:
-        log_axis(axes[0, 0], linear_below=1)
-        highest = max((frame["q99"].replace(np.inf, np.nan).max() for frame in histories.values()), default=1)
-        axes[0, 0].set_ylim(0, 1.3 * highest if highest > 1 else None)
+    fig.legend(
+        *axes[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=4, labelcolor="black", title="percentile"
+    )
     return fig
+
+
+def growing(histories: dict[str, list[pd.DataFrame]], growth: pd.DataFrame) -> Figure:
+    """Spread of the features (99th minus 1st percentile) by epoch, the mean over the trainings, and by what factor it grows
+    (columns growth, low, high)."""
+    fig, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.2), width_ratios=(3, 2))
+    ends = {}
+    for variant, frames in histories.items():
+        spread = [frame.assign(spread=frame["q99"] - frame["q01"]) for frame in frames]
+        epochs, mean, *_ = mean_band(spread, "spread")
+        left.plot(epochs, mean, color=style_of(variant)[0], linestyle=style_of(variant)[1])
+        ends[variant] = mean[-1]
+    left.set_xlim(1, max(len(frame) for frames in histories.values() for frame in frames))
+    left.set_yscale("log")
+    left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    left.yaxis.set_major_formatter(ScalarFormatter())
+    left.yaxis.set_minor_formatter(NullFormatter())
+    left.set_title("spread of the features")
+    epoch_axis(left)
+    label_ends(left, ends)
+    ranges(right, growth.rename(columns={"growth": "value"}))
+    right.axvline(1, color="black", linewidth=0.8)
+    right.set(title="growth, second to last quarter", xlabel="factor")
+    return fig
+
+
+def ranges(ax, rows: pd.DataFrame) -> None:
+    """A row for each variant, the lowest at the bottom: its value, and a line over its trainings. Columns: value, low, high."""
+    order = rows["value"].sort_values().index
+    for y, variant in enumerate(order):
+        row, color = rows.loc[variant], style_of(variant)[0]
+        ax.plot([row["low"], row["high"]], [y, y], color=color, linewidth=1.6)
+        ax.plot(row["value"], y, "o", color=color, markersize=6)
+    ax.set_yticks(range(len(order)), [NAMES.get(variant, variant) for variant in order])
+    ax.set_ylim(-0.6, len(order) - 0.4)
 
 
 def gate_values(gates: pd.DataFrame) -> Figure:
     """BIN's gates, one dot per channel, in each layer from the first channel to the last. Columns: layer (in forward order),
     channel, rho."""
-    fig, ax = plt.subplots(figsize=(WIDTH, 2.8))
+    fig, ax = plt.subplots(figsize=(WIDTH, 1.95))
     layers = dict(list(gates.groupby("layer", sort=False)))
     for place, layer in enumerate(layers.values()):
         across = place + 0.6 * (layer["channel"] / layer["channel"].max() - 0.5)
         ax.plot(across, layer["rho"], "o", color=STYLES["bin"][0], markersize=3, markeredgewidth=0, alpha=0.6)
     means = [layer["rho"].mean() for layer in layers.values()]
-    ax.plot(range(len(layers)), means, "_", color="black", markersize=14, markeredgewidth=2, label="mean of the layer")
+    ax.plot(range(len(layers)), means, "_", color="black", markersize=14, markeredgewidth=2)
     ax.set_xticks(range(len(layers)), layers)
     ax.grid(visible=False, axis="x")
     ax.set_ylim(-0.05, 1.05)
-    ax.set_ylabel("gate ρ (1: batch, 0: instance)")
+    ax.set_ylabel("gate ρ")
     ax.set_xlabel("layer, from input to output")
-    ax.tick_params(axis="x", rotation=40)
-    fig.legend(loc="outside upper right")
-    return fig
-
-
-def by_optimizer(rows: pd.DataFrame) -> Figure:
-    """Test accuracy (%) of each norm, a marker for each optimizer. Columns: norm, optimizer, accuracy, low, high."""
-    norms, optimizers = (list(dict.fromkeys(rows[name])) for name in ("norm", "optimizer"))
-    fig, ax = plt.subplots(figsize=(WIDTH, 0.9 + 0.32 * len(norms)))
-    markers = dict(zip(optimizers, ("o", "s", "^"), strict=False))
-    for shift, (optimizer, part) in enumerate(rows.groupby("optimizer", sort=False)):
-        y = [norms.index(norm) + 0.2 * (shift - (len(optimizers) - 1) / 2) for norm in part["norm"]]
-        x, low, high = (100 * part[name] for name in ("accuracy", "low", "high"))
-        color = style_of(optimizer)[0]
-        ax.errorbar(
-            x, y, xerr=[x - low, high - x], color=color, marker=markers[optimizer], markersize=4, linestyle="", label=optimizer
-        )
-    ax.set_yticks(range(len(norms)), norms)
-    ax.invert_yaxis()
-    ax.set_xlabel("test accuracy (%)")
-    fig.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=len(optimizers))
     return fig
 
 
 def heat_maps(images: np.ndarray, maps: dict[str, np.ndarray], titles: list[str], words: dict[str, list[str]]) -> Figure:
     """A row for each image uint8 (N, H, W, 3): the image, then each network's map (N, H, W) over it, bright where high.
-    `titles`: what stands at the left of each row; `words`: what stands over each map, per network."""
+    `titles`: what stands at the left of each row; `words`: what stands below each map, per network."""
     rows, columns = len(images), 1 + len(maps)
-    fig, axes = plt.subplots(rows, columns, figsize=(WIDTH, 0.1 + 0.98 * WIDTH / columns * rows), squeeze=False)
+    fig, axes = plt.subplots(rows, columns, figsize=(WIDTH, 0.15 + 0.8 * rows), squeeze=False)
     for ax in axes.flat:
         ax.set_xticks([])
         ax.set_yticks([])
@@ -442,75 +298,352 @@ def heat_maps(images: np.ndarray, maps: dict[str, np.ndarray], titles: list[str]
     return fig
 
 
-def matrix(values: pd.DataFrame, label: str, digits: int = 2) -> Figure:
-    """A square table of numbers from 0 to 1 as a heat map."""
-    fig, ax = plt.subplots(figsize=(0.75 * WIDTH, 0.9 + 0.33 * len(values)))
+def alike(values: pd.Series, areas: pd.Series) -> Figure:
+    """How alike the maps of each two norms are (`values` of lib.cam.by_norm, indexed "ln - gn" and "gn - gn"), and how wide
+    each training's are (`areas`, fractions of the image, its norm as the index), in rows of one order."""
+    pairs = values.set_axis(pd.MultiIndex.from_tuples([tuple(name.split(" - ")) for name in values.index]))
+    order = list(dict.fromkeys(pairs.index.get_level_values(0)))
+    square = pairs.unstack().reindex(index=order, columns=order)
+    square = square.combine_first(square.T).loc[order, order].rename(index=NAMES, columns=NAMES)
+    fig, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.35), width_ratios=(4, 3))
     sns.heatmap(
-        values, ax=ax, annot=True, fmt=f".{digits}f", cmap="viridis", vmin=0, vmax=1, linewidths=0.5, cbar_kws={"label": label},
-        annot_kws={"size": 8},
+        square, ax=left, annot=True, fmt=".2f", cmap="Blues", vmin=0, linewidths=0.8, cbar=False, annot_kws={"size": 8}
     )  # fmt: skip
-    ax.tick_params(axis="x", rotation=45)
-    ax.tick_params(axis="y", rotation=0)
+    left.set(title="overlap beyond chance", xlabel="", ylabel="")
+    left.tick_params(rotation=0, length=0)
+    left.grid(visible=False)
+    lost = pd.Series(np.nan, index=[variant for variant in order if variant not in areas.index], dtype=float)
+    dots(right, 100 * pd.concat([areas, lost]), order[::-1])
+    right.set(title="half of the heat lies in … of the image (%)", ylim=(-0.5, len(order) - 0.5))
+    right.set_xlim(left=0)
     return fig
 
 
-def binary_curves(curves: dict[str, pd.DataFrame], share: float) -> Figure:
-    """ROC (left) and precision over recall (right) of several classifiers. DataFrames with columns curve (roc or pr), x, y;
-    `share` of the images are of the class, which is the precision of guessing."""
-    fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.9))
+def transfer(curves: dict[str, pd.DataFrame], share: float, histories: dict[str, list[pd.DataFrame]]) -> Figure:
+    """What features of a trained network are worth beside an untrained one's (left: precision over recall, of each "kernel,
+    network" with the columns curve, x, y; dotted: guessing, right for the `share` of the class), and as a start beside random
+    weights (right: validation error by epoch of "scratch" and "fine-tuned", the mean over the seeds)."""
+    fig, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.3))
+    colors = {network: style_of(start)[0] for start, network in (("scratch", "untrained"), ("fine-tuned", "trained"))}
     for name, points in curves.items():
-        color, style = style_of(name)
-        for ax, curve in zip(axes, ("roc", "pr"), strict=True):
-            part = points[points["curve"] == curve]
-            ax.plot(part["x"], part["y"], color=color, linestyle=style, label=name)
-    axes[0].plot([0, 1], [0, 1], color="#767676", linewidth=0.8, linestyle=":")
-    axes[1].axhline(share, color="#767676", linewidth=0.8, linestyle=":")
-    axes[0].set(xlabel="false positive rate", ylabel="true positive rate")
-    axes[1].set(xlabel="recall", ylabel="precision", ylim=(-0.02, 1.04))
-    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+        kernel, network = name.split(", ")
+        points, style = 100 * points.loc[points["curve"] == "pr", ["x", "y"]], "--" if kernel == "linear" else "-"
+        left.plot(points["x"], points["y"], color=colors[network], linestyle=style)
+    box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
+    for y, (network, color) in zip((0.8, 0.9), colors.items(), strict=True):
+        left.text(0.97, y, f"{network} network", transform=left.transAxes, color=color, size=8, ha="right", bbox=box)
+    left.axhline(100 * share, color="#767676", linewidth=0.8, linestyle=":")
+    left.set(title="precision (%)", xlabel="recall (%)", xlim=(0, 100), ylim=(0, 104))
+    ends = {}
+    for start, frames in histories.items():
+        epochs, mean, *_ = mean_band(frames, "val_accuracy")
+        right.plot(epochs, 100 * (1 - mean), "o-", color=style_of(start)[0], markersize=3)
+        ends[start] = 100 * (1 - mean[-1])
+    longest = max((len(frame) for frames in histories.values() for frame in frames), default=1)
+    right.set(title="validation error on the task (%)", xlim=(0.5, longest + 0.5), ylim=(0, None))
+    epoch_axis(right)
+    label_ends(right, ends)
     return fig
 
 
-def confusion_pair(left: pd.DataFrame, right: pd.DataFrame, titles: tuple[str, str]) -> Figure:
-    """Two confusion matrices side by side, as shares of the true class (%)."""
-    fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 0.9 + 0.26 * len(left) + 0.6), sharey=True)
-    for ax, counts, title in zip(axes, (left, right), titles, strict=True):
-        share = 100 * counts.div(counts.sum(axis=1).clip(lower=1), axis=0)
-        sns.heatmap(
-            share, ax=ax, annot=len(counts) <= 12, fmt=".0f", cmap="Blues", vmin=0, vmax=100, linewidths=0.5, cbar=False,
-            annot_kws={"size": 7},
+def label_ends(ax, ends: dict[str, float], size: float = 8) -> None:
+    """Each line's name beside its end at the right edge of a finished panel, moved apart as little as they must be. `ends`:
+    variant -> its last y; one that is no number has no name."""
+    ends = {name: end for name, end in ends.items() if np.isfinite(end)}
+    if not ends:
+        return
+    names, edge = sorted(ends, key=ends.get), ax.get_xlim()[1]
+    ax.set(xlim=ax.get_xlim(), ylim=ax.get_ylim())  # they stay as they are
+    to_axes = ax.transData + ax.transAxes.inverted()
+    y = np.array([to_axes.transform((edge, ends[name]))[1] for name in names])
+    apart = np.arange(len(y)) * 1.3 * size / 72 / (ax.get_position().height * ax.figure.get_figheight())
+    placed = isotonic_regression(y - apart).x.clip(min=0.03) + apart
+    for name, end, at in zip(names, y, placed, strict=True):
+        color = style_of(name)[0]
+        ax.plot([1, 1.03], [end, at], transform=ax.transAxes, color=color, linewidth=0.7, clip_on=False)
+        ax.text(1.04, at, NAMES.get(name, name), transform=ax.transAxes, color=color, size=size, va="center")
+
+
+def dots(ax, values: pd.Series, order) -> None:
+    """A row for each variant in `order`, from the bottom up: every training a dot, their mean a bar."""
+    for y, variant in enumerate(order):
+        own, color = values.loc[[variant]], style_of(variant)[0]
+        ax.plot(own, [y] * len(own), "o", color=color, markersize=4.5, markeredgewidth=0, alpha=0.55)
+        ax.plot(own.mean(), y, "|", color=color, markersize=16, markeredgewidth=2)
+    ax.set_yticks(range(len(order)), [NAMES.get(variant, variant) for variant in order])
+    ax.set_ylim(-0.6, len(order) - 0.4)
+
+
+def named(pairs: pd.DataFrame) -> pd.DataFrame:
+    """facts.pairs with the variants' names: "bn - in" as "BN − IN"."""
+    return pairs.rename(index=lambda pair: " − ".join(NAMES[variant] for variant in pair.split(" - ")))
+
+
+def score_table(scores: pd.DataFrame, caption: str) -> None:
+    """facts.scores for readers: the number of trainings, accuracy and macro F1 on the three splits in percent."""
+    splits = {"train": "training", "val": "validation", "test": "test"}
+    columns = {("accuracy (%)", title): scores[split] for split, title in splits.items()}
+    columns |= {("macro F1 (%)", title): scores[f"{split}_f1"] for split, title in splits.items()}
+    shown = 100 * pd.DataFrame(columns)
+    shown.insert(0, ("", "trainings"), scores["n"])
+    table(shown, caption, digits=1)
+
+
+def contrast_table(rows: pd.DataFrame, caption: str, value: str = "difference") -> None:
+    """lib.stats.table for readers: points with a sign, their interval, and whether they are clear, where that is known; before
+    them a column `val`, a validation accuracy, if there is one."""
+    points = (100 * rows[["value", "low", "high"]]).map(lambda x: f"{x:+.1f}".replace("-", "−")).astype(str)
+    limits = (points["low"] + " to " + points["high"]).where(rows["low"].notna(), "–")
+    shown = pd.DataFrame({f"{value} (points)": points["value"].where(rows["value"].notna(), "–"), "interval": limits})
+    if "val" in rows:
+        shown.insert(0, "validation accuracy (%)", 100 * rows["val"])
+    if "clear" in rows:
+        shown["clear"] = rows["clear"].map({True: "yes", False: "no"})
+    table(shown, caption, digits=1)
+
+
+def forest(ax, rows: pd.DataFrame, order=None) -> None:
+    """A row for each contrast in `order`, from the bottom up: its value and interval in points, filled where it is clear.
+    Columns: value, low, high (fractions), clear."""
+    order = list(rows.index[::-1] if order is None else order)
+    for y, name in enumerate(order):
+        if name in rows.index:
+            row, color = rows.loc[name], style_of(name)[0]
+            ax.plot([100 * row["low"], 100 * row["high"]], [y, y], color=color, linewidth=1.6)
+            ax.plot(100 * row["value"], y, "o", color=color, markersize=6, markerfacecolor=color if row["clear"] else "white")
+    ax.axvline(0, color="black", linewidth=0.8)
+    ax.set_yticks(range(len(order)), [NAMES.get(name, name) for name in order])
+    ax.set_ylim(-0.6, len(order) - 0.4)
+
+
+def accuracies(trainings: pd.DataFrame, versus: pd.DataFrame, reference: str) -> Figure:
+    """Test accuracy of every training (column test), and `versus` the reference's, from the lowest mean to the highest."""
+    order = trainings["test"].groupby(level=0).mean().sort_values().index
+    fig, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 1.9), sharey=True)
+    dots(left, 100 * trainings["test"], order)
+    forest(right, versus, order)
+    left.set_xlabel("test accuracy (%)")
+    right.set_xlabel(f"mean minus {NAMES[reference]}'s (points)")
+    return fig
+
+
+CURVES_NOTE = "Error by epoch on logarithmic axes, the mean over the trainings; of many epochs the median of five neighbours."
+
+
+def error_curves(histories: dict[str, list[pd.DataFrame]]) -> Figure:
+    """Training and validation error (%) by epoch, on logarithmic axes: the mean over the seeds, and of many epochs the median
+    of SMOOTHED neighbours."""
+    fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.4))
+    for ax, part in zip(axes, PARTS, strict=True):
+        ends = {}
+        for variant, frames in histories.items():
+            color, style = style_of(variant)
+            epochs, mean, *_ = mean_band(frames, f"{part}_accuracy")
+            width = SMOOTHED if is_long(frames) else 1
+            error = 100 * (1 - pd.Series(mean).rolling(width, center=True, min_periods=1).median())
+            ax.plot(epochs, error, color=color, linestyle=style)
+            ends[variant] = error.iloc[-1]
+        epoch_axis(ax)
+        ax.set_xlim(1, max(len(frame) for frames in histories.values() for frame in frames))
+        ax.set_yscale("log")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter(ScalarFormatter())
+        ax.yaxis.set_minor_formatter(NullFormatter())
+        label_ends(ax, ends)
+        ax.set_title(f"{PARTS[part][0]} error (%)")
+    return fig
+
+
+def restless(histories: dict[str, list[pd.DataFrame]], jitter: pd.DataFrame, examples: tuple[str, str]) -> Figure:
+    """Validation accuracy of one training each of two variants from a tenth to half of the epochs, and `jitter` of all: mean
+    and range over the trainings."""
+    fig, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 1.75), width_ratios=(3, 2))
+    ends = {}
+    for variant in examples:
+        frame = histories[variant][0]
+        frame = frame[max(len(frame) // 10 - 1, 0) : max(len(frame) // 2, 2)]
+        left.plot(frame["epoch"], 100 * frame["val_accuracy"], color=style_of(variant)[0], linestyle=style_of(variant)[1])
+        ends[variant] = 100 * frame["val_accuracy"].iloc[-1]
+    left.set_xlim(frame["epoch"].min(), frame["epoch"].max())
+    label_ends(left, ends)
+    epoch_axis(left)
+    left.set_title("validation accuracy of one training each (%)")
+    ranges(right, 100 * jitter[["value", "low", "high"]])
+    right.set_xlim(left=0)
+    right.set(xlabel="points", title="change from epoch to epoch")
+    return fig
+
+
+def fit(trainings: pd.DataFrame) -> Figure:
+    """Every training a dot: test by training accuracy, and validation loss by validation accuracy."""
+    fig, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.05))
+    scatter(left, trainings, "train", "test", names_left={"ln"})
+    left.set(xlabel="accuracy on training images (%)", title="test accuracy (%)")
+    scatter(right, trainings.assign(val_loss=trainings["val_loss"] / 100), "val", "val_loss", names_left={"in"})
+    right.set(xlabel="validation accuracy (%)", title="validation loss (nats)")
+    return fig
+
+
+def scatter(ax, trainings: pd.DataFrame, x: str, y: str, names_left=()) -> None:
+    """Every training a dot, in percent, and each variant's name at the right of its dots, or of some at the left."""
+    for variant, own in (100 * trainings[[x, y]]).groupby(level=0, sort=False):
+        color, at_left = style_of(variant)[0], variant in names_left
+        ax.plot(own[x], own[y], "o", color=color, markersize=4.5, markeredgewidth=0, alpha=0.6)
+        place = own[x].min() if at_left else own[x].max(), own[y].mean()
+        side, align = (-6, "right") if at_left else (6, "left")
+        ax.annotate(NAMES[variant], place, (side, 0), textcoords="offset points", color=color, size=8, ha=align, va="center")
+    ax.margins(0.14, 0.1)
+
+
+def index_sets(images: int = 4, channels: int = 6, height: int = 4, group: int = 2) -> Figure:
+    """The values that share a mean and a variance with the one at the front edge: a cube of images × channels × places for each
+    norm, after Wu & He 2018, figure 2. BIN mixes two sets."""
+    last = images - 1
+    sets = {
+        "BN": lambda n, c: c == 0,
+        "IN": lambda n, c: c == 0 and n == last,
+        "BIN": lambda n, c: 0.45 * (c == 0) + 0.55 * (c == 0 and n == last),
+        "LN": lambda n, c: n == last,
+        "GN": lambda n, c: n == last and c < group,
+    }
+    fig, axes = plt.subplots(1, len(sets), figsize=(WIDTH, 1.45))
+
+    def at(n, c, h):  # oblique projection: channels go back and to the right
+        return n + 0.5 * c, h + 0.32 * c
+
+    for ax, (name, share) in zip(axes, sets.items(), strict=True):
+        color = np.array(mpl.colors.to_rgb(STYLES[name.lower()][0]))
+
+        def cell(n, c, corners, ax=ax, share=share, color=color):
+            strength = share(n, c)
+            ax.fill(*zip(*(at(*p) for p in corners), strict=True), fc=1 - strength * (1 - color), ec="#555555", lw=0.4)
+
+        for n in range(images):
+            for h in range(height):  # the front, at channel 0
+                cell(n, 0, [(n, 0, h), (n + 1, 0, h), (n + 1, 0, h + 1), (n, 0, h + 1)])
+            for c in range(channels):  # the top
+                cell(n, c, [(n, c, height), (n + 1, c, height), (n + 1, c + 1, height), (n, c + 1, height)])
+        for c in range(channels):
+            for h in range(height):  # the right side, the last image
+                cell(last, c, [(images, c, h), (images, c + 1, h), (images, c + 1, h + 1), (images, c, h + 1)])
+        ax.set_title(name, loc="center")
+        ax.set_aspect("equal")
+        ax.axis("off")
+    axes[0].text(images / 2, -0.3, "$N$ images", ha="center", va="top", size=7)
+    axes[0].text(-0.3, height / 2, "$H×W$ places", ha="right", va="center", rotation=90, size=7)
+    axes[0].text(*at(images + 0.35, 1, -0.5), "$C$ channels", rotation=32, rotation_mode="anchor", va="center", size=7)
+    return fig
+
+
+def by_batch(ax, rows: pd.DataFrame) -> None:
+    """Test accuracy (%) by batch size with 95 % intervals, a line for each norm. Columns: norm, batch, value, low, high."""
+    for norm, part in rows.groupby("norm", sort=False):
+        color, style = style_of(norm)
+        value, low, high = (100 * part[name] for name in ("value", "low", "high"))
+        ax.errorbar(
+            part["batch"], value, [value - low, high - value], color=color, linestyle=style, marker="o", markersize=3.5,
+            elinewidth=1,
         )  # fmt: skip
+    ax.set_xscale("log", base=2)
+    sizes = sorted(rows["batch"].unique())
+    ax.set_xticks(sizes, [str(size) for size in sizes])
+    ax.minorticks_off()
+    ax.set_xlim(right=sizes[-1] * 1.1)
+    ax.set_xlabel("batch size")
+
+
+def sweep(rows: pd.DataFrame) -> Figure:
+    """`by_batch` in a panel for each rule of the learning rate (column rule); a cross at the bottom where a training
+    lost what it had learned."""
+    fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.3), sharey=True)
+    titles = {"scaled": "learning rate scaled with the batch", "same": "the same learning rate for all"}
+    floor = 100 * rows["low"].min() - 3
+    parts = [rows[rows["rule"] == rule] for rule in titles]
+    for ax, part, title in zip(axes, parts, titles.values(), strict=True):
+        by_batch(ax, part)
+        lost = part[part["value"].isna()].reset_index(drop=True)
+        for i, row in lost.iterrows():
+            ax.plot(row["batch"], floor + 2.5 * i, "x", color=style_of(row["norm"])[0], markersize=6, markeredgewidth=1.8)
         ax.set_title(title)
-        ax.set_xlabel("predicted class")
-        ax.tick_params(axis="x", rotation=45)
-        ax.tick_params(axis="y", rotation=0)
-    axes[0].set_ylabel("true class")
+    for ax, part in zip(axes, parts, strict=True):  # now that the axis they share is known
+        label_ends(ax, (100 * part.groupby("norm")["value"].last()).to_dict())
+    axes[0].set_ylabel("test accuracy (%)")
     return fig
 
 
-def claims(rows: pd.DataFrame) -> Figure:
-    """Differences (points) with their 95 % intervals, thin and as of each alone thick, coloured by verdict; a tick where a
-    limit takes the place of zero; a panel of its own scale for each kind of runs. Columns: claim, runs, points, low, high, low
-    alone, high alone, limit, verdict."""
-    rows = rows.dropna(subset="points")
-    colors = {"confirmed": "#009E73", "contradicted": "#D55E00", "open": "#767676"}
-    parts = [(runs, part[::-1].reset_index(drop=True)) for runs, part in rows.groupby("runs", sort=False)] or [("", rows)]
-    heights = [max(1, len(part)) for _, part in parts]
-    size = (WIDTH, 0.6 + 0.6 * len(parts) + 0.32 * sum(heights))
-    fig, axes = plt.subplots(len(parts), figsize=size, squeeze=False, height_ratios=heights)
-    for ax, (runs, part) in zip(axes[:, 0], parts, strict=True):
-        for y, row in part.iterrows():
-            color = colors[row["verdict"]]
-            ax.plot([row["low"], row["high"]], [y, y], color=color, linewidth=1)
-            ax.plot([row["low alone"], row["high alone"]], [y, y], color=color, linewidth=3)
-            ax.plot(row["points"], y, "o", color=color, markeredgecolor="black", markersize=5)
-            if row["limit"]:
-                ax.plot(row["limit"], y, "|", color="black", markersize=14)
-        ax.axvline(0, color="black", linewidth=0.8)
-        ax.set_yticks(range(len(part)), [claim.split(":")[0] for claim in part["claim"]])
-        ax.set_ylim(-0.6, len(part) - 0.4)
-        ax.set_title(runs)
+def headline(trainings: pd.DataFrame, sweep: pd.DataFrame, spread: pd.DataFrame, titles: list[str]) -> Figure:
+    """The study in one figure: test accuracy (%) by norm and by batch size, and the spread of the features by epoch, with a
+    title for each. `trainings` and `sweep` as of lib.facts; `spread`: epoch × variant."""
+    fig, (left, middle, right) = plt.subplots(1, 3, figsize=(WIDTH, 2.2))
+    dots(left, 100 * trainings["test"], trainings["test"].groupby(level=0).mean().sort_values().index)
+    left.set(title=titles[0], xlabel="test accuracy (%)")
+    scaled = sweep[sweep["rule"] == "scaled"]
+    by_batch(middle, scaled)
+    middle.set(title=titles[1], ylabel="test accuracy (%)")
+    label_ends(middle, (100 * scaled.groupby("norm")["value"].last()).to_dict())
+    for variant, values in spread.items():
+        right.plot(spread.index, values, color=style_of(variant)[0], linestyle=style_of(variant)[1])
+    right.set(title=titles[2], ylabel="spread of the features", xlim=(1, len(spread)), ylim=(0, None))
+    epoch_axis(right, ticks=5)
+    label_ends(right, spread.iloc[-1].to_dict())
+    return fig
+
+
+VERDICTS = {"confirmed": "#009E73", "contradicted": "#D55E00", "open": "#767676"}
+
+
+def verdicts(claims: pd.DataFrame) -> Figure:
+    """Differences of test accuracy (points) that decide claims, with their intervals, coloured by verdict. Columns: value, low,
+    high (fractions), verdict; the index says the claim."""
+    rows = claims.dropna(subset="value")[::-1]
+    fig, ax = plt.subplots(figsize=(WIDTH, 0.6 + 0.24 * max(len(rows), 1)))
+    for y, (_, row) in enumerate(rows.iterrows()):
+        color = VERDICTS[row["verdict"]]
+        ax.plot([100 * row["low"], 100 * row["high"]], [y, y], color=color, linewidth=1.6)
+        ax.plot(100 * row["value"], y, "o", color=color, markersize=6)
+    ax.axvline(0, color="black", linewidth=0.8)
+    ax.set_yticks(range(len(rows)), rows.index)
+    ax.set_ylim(-0.6, len(rows) - 0.4)
     ax.set_xlabel("difference of test accuracy (points)")
-    handles = [plt.Line2D([], [], color=color, marker="o", label=verdict) for verdict, color in colors.items()]
-    fig.legend(handles=handles, loc="outside upper center", ncols=3)
+    handles = [plt.Line2D([], [], color=color, marker="o", linestyle="", label=word) for word, color in VERDICTS.items()]
+    ax.legend(handles=handles, loc="best")
+    return fig
+
+
+def dot_panels(values: dict[str, pd.Series], label: str) -> Figure:
+    """A panel for each named series (fractions, indexed by variant), on a scale of its own, with a dot for each training;
+    all have the rows in the order of the first one's means, which a line joins. `label`: what is on the axes."""
+    fig, axes = plt.subplots(1, len(values), figsize=(WIDTH, 1.9), sharey=True)
+    order = next(iter(values.values())).groupby(level=0).mean().sort_values().index
+    for ax, (title, series) in zip(axes, values.items(), strict=True):
+        ax.plot(100 * series.groupby(level=0).mean()[order], range(len(order)), color="#bbbbbb", linewidth=1, zorder=1)
+        for y, variant in enumerate(order):
+            own = 100 * series.loc[[variant]]
+            ax.plot(own, [y] * len(own), "o", color=style_of(variant)[0], markersize=6, markeredgewidth=0, alpha=0.8)
+        ax.set_yticks(range(len(order)), [NAMES.get(variant, variant) for variant in order])
+        ax.set(title=title, xlabel=label, ylim=(-0.6, len(order) - 0.4))
+        ax.margins(x=0.1)
+    return fig
+
+
+def ablation(rows: pd.DataFrame, base: str) -> Figure:
+    """Test accuracy (filled, with its interval) and validation accuracy (hollow) of configurations that depart from `base`, a
+    line, in one choice each; a cross where the training failed. Columns: val, test, low, high (fractions); the index says
+    "choice: level", or another name for what belongs to no choice."""
+    others = rows.drop(base)[::-1]
+    choices = [name.split(": ")[0] for name in others.index]
+    steps = [0, *(1.0 + 0.6 * (a != b) for a, b in itertools.pairwise(choices))]  # a gap between two choices
+    places = dict(zip(others.index, np.cumsum(steps), strict=True))
+    colors = {choice: OTHERS[1 + i % (len(OTHERS) - 1)][0] for i, choice in enumerate(dict.fromkeys(choices[::-1]))}
+    fig, ax = plt.subplots(figsize=(WIDTH, 0.6 + 0.16 * places[others.index[-1]]))
+    for (name, row), choice in zip((100 * others).iterrows(), choices, strict=True):
+        y, color = places[name], colors[choice]
+        ax.plot([row["low"], row["high"]], [y, y], color=color, linewidth=1.6)
+        ax.plot(row["val"], y, "o", color=color, markersize=6.5, markerfacecolor="none")
+        ax.plot(row["test"], y, "o", color=color, markersize=4)
+        if np.isnan(row["test"]):
+            ax.plot(0.01, y, "x", color=color, transform=ax.get_yaxis_transform(), markersize=6, markeredgewidth=1.8)
+    ax.axvline(100 * rows.loc[base, "test"], color="black", linewidth=0.8)
+    ax.set_yticks(list(places.values()), list(places))
+    ax.set_xlabel("accuracy (%)")
     return fig

@@ -12,8 +12,8 @@ outputs/runs/<run id>/
     SHA256SUMS         of the files above but the checkpoints, as `sha256sum --check` reads it; written last, so a run with
                        this file is finished
 
-Every file appears whole or not at all. What was damaged later is noticed when it is read, moved aside as *.damaged with a
-message, and made again from the last good state.
+A run that is a `probe` has nothing of the test images. Every file appears whole or not at all. What was damaged later is
+noticed when it is read, moved aside as *.damaged with a message, and made again from the last good state.
 """
 
 import functools
@@ -51,7 +51,7 @@ CODE_VERSION = 1  # raise it with a change of code that changes results beyond r
 NORMS_VERSION = 2  # the same for lib.norms and lib.kernels, of which the other variants know nothing
 
 #: Fields that Run got later. At their default they are no part of the id, so that runs from before keep theirs.
-LATER_FIELDS = ("model", "activation", "criterion", "only_classes", "init", "initialization")
+LATER_FIELDS = ("model", "activation", "criterion", "only_classes", "init", "initialization", "probe")
 #: model -> what may stand for `norm`
 NORMS_OF = {"resnet": tuple(NORMS), "cnn": REGULARIZERS, "resnet50": ("torch_bn",)}
 OUR_NORMS = tuple(name for name in NORMS if name not in ("torch_bn", "nn"))
@@ -89,6 +89,7 @@ class Run:
     init: str = ""  # id of the finished run whose best weights, but for the last layer, it starts from; or imagenet
     criterion: str = "cross_entropy"  # the loss; or mse or l1, between the logits and 1 for the true class, 0 for the others
     initialization: str = "he"  # of the ResNet's weights; or fixup, with which each block starts as its shortcut alone
+    probe: bool = False  # tried for a choice: its test images are never scored
 
     def __post_init__(self):
         data.check_name(self.dataset)
@@ -103,6 +104,8 @@ class Run:
             raise ValueError(f"init is {self.init!r}; it must be the id of a run, or imagenet if the model is resnet50")
         allow("initialization", self.initialization, INITIALIZATIONS if self.model == "resnet" else ("he",))
         allow("criterion", self.criterion, ("cross_entropy", "mse", "l1"))
+        if not isinstance(self.probe, bool):
+            raise ValueError(f"probe is {self.probe!r}; it must be True or False")
         allow("optimizer", self.optimizer, ("sgd", "adam"))
         allow("schedule", self.schedule, ("cosine", "step", "constant"))
         allow("augment", self.augment, data.AUGMENTATIONS)
@@ -131,6 +134,11 @@ class Run:
             raise ValueError(f"group_size is {self.group_size}; it must divide the 16, 32 and 64 channels: 1, 2, 4, 8, 16")
         if self.warmup_epochs > self.epochs:
             raise ValueError(f"warmup_epochs is {self.warmup_epochs}; it must be at most epochs, here {self.epochs}")
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """What it is scored on when it is finished."""
+        return tuple(split for split in SPLITS if not (self.probe and split == "test"))
 
     @property
     def data_name(self) -> str:
@@ -388,7 +396,7 @@ def damage(path: Path, run: Run, stats: tuple) -> dict[str, str]:
     try:
         written = json.loads((path / "metrics.json").read_text())["splits"]
         with np.load(path / "predictions.npz", allow_pickle=False) as arrays:
-            for split in SPLITS:
+            for split in run.splits:
                 scores = metrics.scores(arrays[f"{split}_labels"], arrays[f"{split}_predictions"], run.classes)
                 if not all(abs(written[split][name] - value) <= 1e-9 for name, value in scores.items()):  # NaN is not
                     return {"metrics.json": "has scores that predictions.npz does not give"}
@@ -425,16 +433,24 @@ class Result:
 
     @cached_property
     def predictions(self) -> dict[str, np.ndarray]:
-        """`<split>_labels` and `<split>_predictions`, int16 (N,), for train, val and test."""
+        """`<split>_labels` and `<split>_predictions`, int16 (N,), for each of run.splits."""
         with np.load(self.path / "predictions.npz", allow_pickle=False) as arrays:
             return dict(arrays)
 
+    def scored(self, split: str) -> str:
+        """The split, if the run was scored on it; else ValueError."""
+        if split not in self.run.splits:
+            raise ValueError(f"run {self.run.id} is a probe, scored on {' and '.join(self.run.splits)} images, not on {split}")
+        return split
+
     def correct(self, split: str = "test") -> np.ndarray:
-        """Whether each image of the split was classified rightly, bool (N,)."""
+        """Whether each image of the split was classified rightly, bool (N,). ValueError for the test images of a probe."""
+        split = self.scored(split)
         return self.predictions[f"{split}_labels"] == self.predictions[f"{split}_predictions"]
 
     def score(self, name: str = "accuracy", split: str = "test") -> float:
-        return self.metrics["splits"][split][name]
+        """accuracy, micro_f1, macro_f1 (fractions) or loss. ValueError for the test images of a probe."""
+        return self.metrics["splits"][self.scored(split)][name]
 
     @property
     def best_epoch(self) -> int:
@@ -453,6 +469,11 @@ class Result:
         chance = share + 2 * np.sqrt(share * (1 - share) / counts.sum())
         accuracy = self.history["val_accuracy"]
         return bool(accuracy.iloc[-1] <= chance < accuracy.max())
+
+    @property
+    def failed(self) -> bool:
+        """Whether it diverged or collapsed: what it had learned by its best epoch is no training to compare."""
+        return self.diverged or self.collapsed
 
     @property
     def has_model(self) -> bool:
@@ -504,12 +525,17 @@ SETTING = [*(field.name for field in fields(Run) if field.name not in COLUMNS), 
 
 
 def results(found: list[Result]) -> pd.DataFrame:
-    """One row per run and split: COLUMNS, split, SCORES (accuracy and F1 as fractions; none of a diverged run) and SETTING."""
-    rows = []
+    """One row per run and split: COLUMNS, split, SCORES (accuracy and F1 as fractions; none of a diverged run) and SETTING.
+    What was only tried for a choice has no row for the test images."""
+    from lib.study import probes_with_test_scores  # lib.study imports this module
+
+    rows, tried = [], probes_with_test_scores()
     for result in found:
         known = asdict(result.run) | {"run_id": result.run.id, "best_epoch": result.best_epoch, "code": result.run.code}
         known |= {"dataset": result.run.data_name, "device": result.env["device"], "status": result.metrics["status"]}
-        for split in SPLITS:
+        for split in result.run.splits:
+            if split == "test" and result.run.id in tried:
+                continue
             scores = {name: np.nan if result.diverged else result.score(name, split) for name in SCORES}
             row = {name: known[name] for name in COLUMNS} | {"split": split} | scores
             rows.append(row | {name: known[name] for name in SETTING})

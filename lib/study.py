@@ -5,6 +5,7 @@
 trains everything the notebooks need, without Jupyter; the notebooks then only read.
 """
 
+import functools
 import itertools
 import sys
 from dataclasses import dataclass, field, fields, replace
@@ -149,7 +150,7 @@ MORE_SEEDS = {
 ALL = tuple(NORMS)
 #: notebook -> what it needs: a norm's key, key_8 for the small batch, or a group of runs, which Study has under that name.
 NOTEBOOKS = {
-    "01_resnet_bn": ("torch_bn",),
+    "01_resnet_bn": ("torch_bn", "more_seeds"),
     "02_norm_sanity": ("torch_bn", "bn", "more_seeds"),
     "03_six_variants": (*ALL, "more_seeds"),
     "04_batch_size": ("bn", "gn", "bn_8", "gn_8", "sweep", "more_seeds"),
@@ -423,25 +424,24 @@ class Study:
         return titles.get(self.dataset, f"the images of {data.folder_path(self.dataset).name}")
 
     def describe(self) -> str:
-        """The setting in a sentence, for a reader of the report."""
-        run = self.runs("torch_bn")[0]
-        images = f", {run.train_size:,} training images" if run.train_size else ""
-        seeds = f"{len(self.seeds)} seed" + "s" * (len(self.seeds) != 1)
-        if len(self.seeds) == 1:
-            seeds += f" ({seeds_by_count({v: 1 + n for v, n in MORE_SEEDS[self.profile].items()})})"
+        """The setting in a line."""
+        run, seeds = self.runs("torch_bn")[0], ", ".join(map(str, self.seeds))
+        images = run.train_size or data.train_images(self.dataset)
         return (
-            f"n = {run.n} ({6 * run.n + 2} layers){images}, batch {run.batch_size}, {run.epochs} epochs, "
-            f"{run.optimizer.upper()} from {run.lr:g} with momentum "
-            f"{run.momentum:g} and weight decay {run.weight_decay:g}, {run.schedule} schedule after "
-            f"{run.warmup_epochs} epoch{'s' * (run.warmup_epochs != 1)} of warm-up, {run.precision}, {seeds}; profile "
-            f"`{self.profile}` on `{run.data_name}`"
+            f"{6 * run.n + 2} layers (n = {run.n}), {images:,} training images, {run.epochs} epochs, batch {run.batch_size}, "
+            f"{run.optimizer.upper()} from {run.lr:g}, {run.precision}, seeds {seeds}, "
+            f"profile {self.profile} on {run.data_name}"
         )
 
 
-def seeds_by_count(counts: dict[str, int]) -> str:
-    """Which variants have how many seeds, as in "2 with BN, GN; 3 with NN"."""
-    names = {n: ", ".join(LABELS.get(v, v) for v in counts if counts[v] == n) for n in sorted(set(counts.values()))}
-    return "; ".join(f"{count} with {listed}" for count, listed in names.items())
+@functools.cache
+def probes_with_test_scores() -> frozenset[str]:
+    """Ids of the runs that were tried for the recipe before Run had the field `probe`, so that their test images were scored;
+    without those that the study itself kept. No table shows these scores."""
+    paper = Study("paper", "cifar10", seeds=(0, 1, 2))  # the black border was tried from another start too
+    plans = paper.probes(), paper.plan(EVERYTHING)
+    tried, kept = ({run.id for planned in plan.values() for run in planned} for plan in plans)
+    return frozenset(tried - kept)
 
 
 def border_name(epochs: int, norm: str, border: str) -> str:

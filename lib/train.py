@@ -358,10 +358,11 @@ def evaluate(model: nn.Module, data: data_module.Data, split: data_module.Split,
 
 
 def finish(run: Run, model, data, folder: Folder, state: dict) -> None:
-    """Score the best epoch's weights on the three splits. The test split is read here, once, and nowhere before."""
+    """Score the best epoch's weights on the three splits, a probe's on two. The test split is read here, once, and nowhere
+    before."""
     model.load_state_dict(state["best"])
     splits, arrays = {}, {}
-    for name in runs.SPLITS:
+    for name in run.splits:
         split = getattr(data, name)
         found = evaluate(model, data, split, run.criterion)
         labels = split.labels.cpu().numpy()
@@ -409,8 +410,9 @@ def main(argv=None) -> int:
     """One run from the command line: every field of Run is an option."""
     parser = Parser(prog="python -m lib.train", description="Train one run, or go on with it.")
     for field in fields(Run):
-        kind = next(kind for kind in (int, float, str) if kind.__name__ in str(field.type))
-        parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=None, help=f"default: {field.default}")
+        kind = next(kind for kind in (bool, int, float, str) if kind.__name__ in str(field.type))
+        how = {"action": "store_true"} if kind is bool else {"type": kind}
+        parser.add_argument(f"--{field.name.replace('_', '-')}", **how, default=None, help=f"default: {field.default}")
     parser.add_argument("--data-dir", default="data", help="default: data")
     parser.add_argument("--outputs", default="outputs", help="default: outputs")
     parser.add_argument("--device", help="cpu, cuda or cuda:1 (default: the GPU if there is one)")
@@ -422,7 +424,8 @@ def main(argv=None) -> int:
         run = Run(**data_module.own_augmentation(given.get("dataset", Run.dataset)) | given)
         run = replace(run, data_hash=data_module.fingerprint(run.dataset))
         result = fit(run, outputs, data_dir, device)
-        accuracy = "diverged" if result.diverged else f"test accuracy {result.score():.4f}"
+        split = run.splits[-1]
+        accuracy = "diverged" if result.diverged else f"{split} accuracy {result.score(split=split):.4f}"
         print(f"{run.id}: {accuracy}, best epoch {result.best_epoch}")
         return 0
 

@@ -12,8 +12,8 @@ take the others with it: the report shows where it failed, and the exit code is 
 With --finished nothing is trained: a section of which a run is missing stands with its title only, and says how many are there.
 """
 
-import datetime
 import os
+import shutil
 import socket
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -28,16 +28,16 @@ import pandas as pd
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from traitlets.config import Config
 
-from lib import runs, tables
+from lib import facts, runs
 from lib.jobs import end_with_parent
 from lib.plots import table_html
 from lib.study import EVERYTHING, LABELS, NOTEBOOKS, PRECISION_SEEDS, Study
 from lib.train import Parser, command
+from report.page import first_page
 
 HERE = Path(__file__).resolve().parent
 SOURCES = runs.ROOT / "notebooks"
-TITLE = "Normalization in deep residual networks"
-PART_TWO, AFTER_PART_TWO = "06_training_recipe", "10_discussion"  # the first section of part II, and the one after it
+PART_TWO, LAST = "06_training_recipe", "10_discussion"  # the first section of part II, and the one that reads the others' facts
 #: The groups of runs as the appendix names them.
 GROUPS = {
     "sweep": "batch sizes (sweep)",
@@ -69,7 +69,7 @@ def portable(path: str | Path) -> str:
 
 def code_of(source: Path) -> str:
     """Changes with the notebook or the code that it runs."""
-    files = [source, *sorted((runs.ROOT / "lib").glob("*.py"))]
+    files = [source, HERE / "say.py", *sorted((runs.ROOT / "lib").glob("*.py"))]
     return runs.sha256(b"".join(runs.sha256(file.read_bytes()).encode() for file in files))
 
 
@@ -84,12 +84,19 @@ def fingerprint(source: Path, study: Study, parameters: dict) -> str:
         ((path / runs.SUMS).read_text(), (path / runs.MODEL).is_file()) if (path / runs.SUMS).is_file() else "missing"
         for path in paths
     ]
-    return runs.sha256(repr((sorted(parameters.items()), code_of(source), sums)).encode())
+    read = [facts_of(study, name) for name in NOTEBOOKS if name != LAST and source.stem == LAST]
+    return runs.sha256(repr((sorted(parameters.items()), code_of(source), sums, read)).encode())
 
 
-def content_of(notebook) -> str:
-    """Changes with any cell or output."""
-    return runs.sha256(nbformat.writes(new_notebook(cells=notebook.cells)).encode())
+def facts_of(study: Study, section: str) -> str:
+    """Changes with any fact that a section saved."""
+    files = sorted((facts.folder(study) / section).glob("*.csv"))
+    return runs.sha256(b"".join(runs.sha256(file.read_bytes()).encode() for file in files))
+
+
+def content_of(notebook, study: Study, section: str) -> str:
+    """Changes with any cell, output or saved fact."""
+    return runs.sha256((nbformat.writes(new_notebook(cells=notebook.cells)) + facts_of(study, section)).encode())
 
 
 def waiting(study: Study) -> dict[str, str]:
@@ -106,12 +113,13 @@ def waiting(study: Study) -> dict[str, str]:
 def execute(source: Path, study: Study, parameters: dict, folder: Path) -> str:
     """Run one notebook into `folder`: "" if it went well, "kept" if nothing had changed, or the error."""
     target = folder / source.name
-    if target.is_file() and key_of(target) == fingerprint(source, study, parameters):
+    if target.is_file() and key_of(target, study) == fingerprint(source, study, parameters):
         return "kept"
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
     target.unlink(missing_ok=True)
+    shutil.rmtree(facts.folder(study) / source.stem, ignore_errors=True)  # of no other execution
     try:
         code = code_of(source)
         with TemporaryDirectory(prefix="kernel-") as sockets:
@@ -136,7 +144,7 @@ def execute(source: Path, study: Study, parameters: dict, folder: Path) -> str:
         notebook.metadata["papermill"][name] = portable(notebook.metadata["papermill"][name])
     if code == code_of(source):  # else it was edited meanwhile, and is to be executed again
         notebook.metadata["fingerprint"] = fingerprint(source, study, parameters)
-        notebook.metadata["content"] = content_of(notebook)
+        notebook.metadata["content"] = content_of(notebook, study, source.stem)
     write(target, nbformat.writes(notebook))
     return ""
 
@@ -161,11 +169,13 @@ def show_failure(target: Path, error: Exception) -> str:
     return f"{name}: {words}"
 
 
-def key_of(target: Path) -> str:
-    """The fingerprint of an executed notebook; none of one that was changed or damaged since, which is then made anew."""
+def key_of(target: Path, study: Study) -> str:
+    """The fingerprint of an executed notebook; none of one that was changed or damaged since, or whose facts were, which is
+    then made anew."""
     try:
         notebook = nbformat.read(target, as_version=4)
-        return notebook.metadata["fingerprint"] if notebook.metadata["content"] == content_of(notebook) else ""
+        known = notebook.metadata["content"] == content_of(notebook, study, target.stem)
+        return notebook.metadata["fingerprint"] if known else ""
     except Exception:  # nbformat raises many kinds
         return ""
 
@@ -179,14 +189,13 @@ def write(file: Path, content: str | bytes) -> None:
 
 def combine(
     folder: Path, study: Study, left_out: dict[str, str], sources: Path, used: dict[str, list[runs.Result]]
-) -> tuple[nbformat.NotebookNode, dict]:
-    """The executed notebooks as one, with introduction, references and appendix (of the runs `used`), and the title page's
-    metadata. `left_out` is as of `waiting`."""
-    cells = [new_markdown_cell((HERE / "introduction.md").read_text())]
-    headlines, said = [], set()
+) -> list[nbformat.NotebookNode]:
+    """The cells of the executed notebooks in two parts and an appendix (of what they tag so, and of the runs `used`), and the
+    references. `left_out` is as of `waiting`."""
+    cells, appended = [], []
     for name in NOTEBOOKS:
         if name == PART_TWO:
-            cells.append(new_markdown_cell((HERE / "part_two.md").read_text()))
+            cells.append(page_cell("part_two.md"))
         target = folder / f"{name}.ipynb"
         if name in left_out:
             title = nbformat.read(sources / target.name, as_version=4).cells[0].source.splitlines()[0]
@@ -195,74 +204,30 @@ def combine(
         if not target.is_file():
             cells.append(new_markdown_cell(f"# {name}\n\n**This notebook was not executed.**"))
             continue
-        notebook = nbformat.read(target, as_version=4)
-        shown = [cell for cell in notebook.cells if not generated_by_papermill(cell)]
-        for cell in shown:
-            say_once(cell, said)
-        cells += without_empty_sections(shown)
-        found = [
-            o.metadata["headline"] for c in notebook.cells for o in c.get("outputs", []) if "headline" in o.get("metadata", {})
-        ]
-        headlines += [(name, headline) for headline in found]
-    cells += [*appendix(used), new_markdown_cell((HERE / "references.md").read_text())]
-    report = {
-        "title": TITLE,
-        "subtitle": f"What the normalization layer does to a ResNet: {study.dataset_title()}"
-        + ", interim report" * bool(left_out),
-        "date": datetime.date.today().isoformat(),
-        "abstract": abstract(study, headlines, len(left_out)),
-        "numbersections": True,
-    }
-    return new_notebook(cells=cells), report
+        for cell in nbformat.read(target, as_version=4).cells:
+            if not tagged(cell, "papermill-error-cell-tag"):
+                (appended if tagged(cell, "appendix") else cells).append(cell)
+    appended = [page_cell("appendix.md"), *appended, *appendix(used)]
+    return [*cells, *numbered(appended), page_cell("references.md")]
 
 
-def generated_by_papermill(cell) -> bool:
-    return "papermill-error-cell-tag" in cell.metadata.get("tags", [])
+def page_cell(name: str) -> nbformat.NotebookNode:
+    return new_markdown_cell((HERE / name).read_text())
 
 
-def say_once(cell, said: set[str]) -> None:
-    """Take the setting, and outputs with "once" in their metadata, out of a cell where an earlier section has shown them, word
-    for word: every notebook has them, for those who read it alone."""
-
-    def words(outputs):
-        return "".join(output.get("data", {}).get("text/markdown", "") for output in outputs)
-
-    parts = [cell.outputs] if "setting" in cell.metadata.get("tags", []) else []
-    parts += [[output] for output in cell.get("outputs", []) if output.get("metadata", {}).get("once")]
-    for part in parts:
-        if words(part) in said:
-            cell.outputs = [output for output in cell.outputs if output not in part]
-        said.add(words(part))
+def tagged(cell, tag: str) -> bool:
+    return tag in cell.metadata.get("tags", [])
 
 
-def without_empty_sections(cells: list) -> list:
-    """Without headings of the second level under which nothing is left to read before the next heading."""
-    kept = []
-    for i, cell in enumerate(cells):
-        following = next((c for c in cells[i + 1 :] if c.cell_type == "markdown" or c.get("outputs")), None)
-        alone = cell.cell_type == "markdown" and cell.source.startswith("## ") and "\n" not in cell.source.strip()
-        if not (alone and following is not None and following.cell_type == "markdown" and following.source.startswith("#")):
-            kept.append(cell)
-    return kept
-
-
-def abstract(study: Study, headlines: list[tuple[str, str]], left_out: int) -> str:
-    """The setting, what part I found, and what part II asks; how many sections are `left_out`, and how many failed."""
-    start = (
-        "A small residual network is trained with batch (BN), instance (IN), batch-instance (BIN), layer (LN) and group "
-        f"normalization (GN), each written from scratch, and with none (NN). Setting: {study.describe()}."
-    )
-    end = (
-        "Part II asks what the training recipe does beside the norm, where the networks look, what the same choices do to a "
-        f"plain CNN, and what the features are worth for another task. {tables.intervals(study)}"
-    )
-    missing = len(NOTEBOOKS) - len(headlines) - left_out
-    if left_out:
-        end += f" {left_out} of {len(NOTEBOOKS)} sections wait for runs that are not finished."
-    if missing:
-        end += f" {missing} of {len(NOTEBOOKS)} sections have no result, because their notebook failed."
-    findings = "\n".join(f"- {headline}" for name, headline in headlines if not PART_TWO <= name < AFTER_PART_TWO)
-    return "\n\n".join([start, findings, end]) + "\n"  # pandoc reads blocks only where a line ends
+def numbered(cells: list) -> list:
+    """The appendix' sections by A1, A2, …"""
+    count = 0
+    for cell in cells:
+        if cell.cell_type == "markdown" and cell.source.startswith("## "):
+            count += 1
+            title, *rest = cell.source.splitlines()
+            cell.source = "\n".join([f"## A{count} {title[3:]} {{.unnumbered}}", *rest])
+    return cells
 
 
 def reported(study: Study) -> dict[str, list[runs.Result]]:
@@ -283,15 +248,6 @@ def reported(study: Study) -> dict[str, list[runs.Result]]:
     return found
 
 
-def of_precision(tried: list[runs.Result]) -> str:
-    """What the runs in both precisions say of bf16; "" where not all of them are finished or one diverged."""
-    found = {kind: [result for result in tried if result.run.precision == kind] for kind in ("bf16", "float32")}
-    if len(tried) < 2 * len(PRECISION_SEEDS) or any(result.diverged for result in tried):
-        return ""
-    epochs, said = tried[0].run.epochs, tables.precision_sentence(found)
-    return f" bf16 is a choice of speed: of test accuracies of our BN after {epochs} epochs, {said}."
-
-
 def appendix(found: dict[str, list[runs.Result]]) -> list:
     """How the results were made: every run of `reported`, its cost and where it ran."""
     rows, environments = [], []
@@ -310,7 +266,7 @@ def appendix(found: dict[str, list[runs.Result]]) -> list:
                     "runs": len(part),
                 }
             )
-    text = "# Appendix: how the results were made {.unnumbered}\n\n"
+    text = "## Every run\n\n"
     if not rows:
         return [new_markdown_cell(text + "No run is finished.")]
     count, frame = sum(row.pop("runs") for row in rows), pd.DataFrame(environments)
@@ -324,9 +280,9 @@ def appendix(found: dict[str, list[runs.Result]]) -> list:
         f"{count} runs, {sum(row['minutes'] for row in rows):.0f} minutes of training in all, on {devices} (threads: "
         f"{threads}) with Python {pythons}, {versions}. Every run's settings, history, predictions and weights are in "
         "`outputs/runs/` under its id; the plain CNN's weights are too large to be kept in git."
-    ) + of_precision(found.get("precision", []))
+    )
     data = {"text/html": table_html(pd.DataFrame(rows), digits=1)}
-    caption = {"text/markdown": "*The runs of this report.*"}
+    caption = {"text/markdown": "_The runs of this report._"}
     shown = [
         new_output("display_data", data=data),
         new_output("display_data", data=caption, metadata={"caption": "table"}),
@@ -371,26 +327,38 @@ def build(study: Study, target: Path, jobs: int, sources: Path = SOURCES, finish
         "outputs": portable(study.outputs),
     }
     failures = {}
+    for name in left_out:  # what an earlier execution said is not of this report
+        shutil.rmtree(facts.folder(study) / name, ignore_errors=True)
     with workers(jobs) as pool:
-        futures = {name: pool.submit(execute, sources / f"{name}.ipynb", study, parameters, folder) for name in shown}
-        for name, future in futures.items():
-            try:
-                said = future.result()
-            except Exception as error:  # its process was killed
-                said = show_failure(folder / f"{name}.ipynb", error)
-            print(f"{name}: {'unchanged' if said == 'kept' else said or 'executed'}", flush=True)
-            if said not in ("", "kept"):
-                failures[name] = said
+        for part in ([name for name in shown if name != LAST], [name for name in shown if name == LAST]):
+            futures = {name: pool.submit(execute, sources / f"{name}.ipynb", study, parameters, folder) for name in part}
+            for name, future in futures.items():
+                try:
+                    said = future.result()
+                except Exception as error:  # its process was killed
+                    said = show_failure(folder / f"{name}.ipynb", error)
+                print(f"{name}: {'unchanged' if said == 'kept' else said or 'executed'}", flush=True)
+                if said not in ("", "kept"):
+                    failures[name] = said
     for name, count in left_out.items():
         print(f"{name}: waits for its runs, {count} are finished", flush=True)
     found = reported(study)
     table = runs.results([result for results in found.values() for result in results])
     write(folder / "results.csv", table.to_csv(index=False))
-    notebook, report = combine(folder, study, left_out, sources, found)
-    for exporter, name in ((ReportHTMLExporter(), "report.html"), (TypstPDFExporter(), "report.pdf")):
-        content, _ = exporter.from_notebook_node(notebook, {"report": report})
-        write(target / name, content)
-        print(f"{target / name}: {len(content) / 2**20:.1f} MiB", flush=True)
+    missing = {name: "waits for its runs" for name in left_out} | {name: "failed" for name in failures}
+    with TemporaryDirectory(prefix="page-") as pictures:
+        page, claims = first_page(study, missing, Path(pictures))
+        write(folder / "claims.csv", claims.to_csv(index_label="claim"))
+        notebook = new_notebook(cells=combine(folder, study, left_out, sources, found))
+        for exporter, name in ((ReportHTMLExporter(), "report.html"), (TypstPDFExporter(), "report.pdf")):
+            content, _ = exporter.from_notebook_node(notebook, {"report": page})
+            write(target / name, content)
+            print(f"{target / name}: {len(content) / 2**20:.1f} MiB", flush=True)
+    absent = claims[claims["verdict"] == "not in these runs"]
+    for name, row in absent.iterrows():
+        print(f"{row['section']}: the claim {name!r} does not hold in these runs", flush=True)
+    if len(absent) and report_folder(study) == HERE:  # the report that is committed says what it was written for
+        failures["claims"] = f"{len(absent)} of {len(claims)} do not hold at the setting that the prose was written for"
     return failures
 
 

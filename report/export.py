@@ -3,10 +3,11 @@
     jupyter nbconvert --to typst_pdf any.ipynb
     jupyter nbconvert --to report_html any.ipynb
 
-They are registered under nbconvert's entry point by this project's pyproject.toml. Code is hidden in the PDF and folded in
-the HTML. A Markdown output with metadata {"caption": "figure"} or {"caption": "table"} is the caption of the output before
-it and gets the next number, by which prose that says "figure above" or "the table below" then names it. With a "name" in its
-metadata, as "table of recipes", it is named by its number wherever prose says "the table of recipes (notebook 01)".
+They are registered under nbconvert's entry point by this project's pyproject.toml. Code is hidden in the PDF and folded in the
+HTML, but for cells whose code JupyterLab hides, which stay without. A Markdown output with metadata {"caption": "figure"} or
+{"caption": "table"} is the caption of the output before it and gets the next number, by which prose that says "figure above" or
+"the table below" then names it. With a "name" in its metadata, as "table of recipes", it is named by its number wherever prose
+says "the table of recipes (notebook 01)". Below a heading "# Appendix" the numbers are A1, A2, …
 """
 
 import base64
@@ -108,26 +109,78 @@ def first_heading(nb: NotebookNode) -> str | None:
 
 def to_markdown(nb: NotebookNode, folder: Path, code: bool) -> str:
     """The notebook as pandoc's Markdown. Images are written into `folder`."""
-    parts, counts = [], {"figure": 0, "table": 0, "top": 0}  # captions so far, and figures before this section
-    captions = [output.get("metadata", {}) for cell in nb.cells for output in cell.get("outputs", [])]
-    kinds = [caption.get("caption") for caption in captions]
-    totals, names = {kind: kinds.count(kind) for kind in counts}, {}
-    for place, caption in enumerate(captions):
-        if caption.get("name"):
-            names[caption["name"]] = f"{kinds[place].capitalize()} {kinds[: place + 1].count(kinds[place])}"
-    for number, cell in enumerate(nb.cells):
+    cells = hoisted(nb.cells)
+    captions = Captions(cells)
+    parts = []
+    for number, cell in enumerate(cells):
         if cell.cell_type == "markdown":
             if cell.source.startswith("# "):
-                counts["top"] = counts["figure"]
-            parts.append(named(latex_environments(with_attachments(cell, folder, number)), counts, totals, names))
+                captions.begin_section()
+            parts.append(captions.named(latex_environments(with_attachments(cell, folder, number))))
         elif cell.cell_type == "raw":
             continue
         else:
-            if code and cell.source.strip():
+            if code and cell.source.strip() and not cell.metadata.get("jupyter", {}).get("source_hidden"):
                 parts.append(f"```{{=html}}\n<details class='code'><summary>code</summary>\n```\n{fence(cell.source, 'python')}"
                              "\n```{=html}\n</details>\n```")  # fmt: skip
-            parts += outputs(cell.outputs, folder, f"{number:03d}", counts, totals, names)
+            parts += outputs(cell.outputs, folder, f"{number:03d}", captions)
     return "\n\n".join(parts) + "\n"
+
+
+class Captions:
+    """The numbers of a notebook's figures and tables: 1, 2, … and, below a heading "# Appendix", A1, A2, …"""
+
+    def __init__(self, cells: list[NotebookNode]):
+        self.labels, self.names = {"figure": [], "table": []}, {}
+        self.shown, self.top = {"figure": 0, "table": 0}, 0  # captions so far, and figures before this section
+        prefix, first = "", {"figure": 0, "table": 0}
+        for cell in cells:
+            if cell.cell_type == "markdown" and cell.source.startswith("# Appendix"):
+                prefix, first = "A", {kind: len(found) for kind, found in self.labels.items()}
+            for output in cell.get("outputs", []):
+                metadata = output.get("metadata", {})
+                kind = metadata.get("caption")
+                if kind in self.labels:
+                    label = f"{kind.capitalize()} {prefix}{len(self.labels[kind]) - first[kind] + 1}"
+                    self.labels[kind].append(label)
+                    if metadata.get("name"):
+                        self.names[metadata["name"]] = label
+
+    def begin_section(self) -> None:
+        self.top = self.shown["figure"]
+
+    def next(self, kind: str) -> str:
+        self.shown[kind] += 1
+        return self.labels[kind][self.shown[kind] - 1]
+
+    def named(self, text: str) -> str:
+        """With "(the) figure above", "table below", "figure at the top of this section" by their numbers, and what has a name
+        by its number."""
+        for name, label in self.names.items():
+            text = re.sub(rf"\b[Tt]he {re.escape(name)}(?: \(notebook \d+\))?", label, text)
+
+        def number(match):
+            kind, where = match[1].lower(), match[2]
+            index = self.top if where.startswith("at") else self.shown[kind] - (where == "above")
+            known = 0 <= index < len(self.labels[kind]) and not (kind == "table" and where.startswith("at"))
+            return self.labels[kind][index] if known else match[0]
+
+        return re.sub(r"\b(?:[Tt]he )?([Ff]igure|[Tt]able) (above|below|at the top of this section)\b", number, text)
+
+
+def hoisted(cells: list[NotebookNode]) -> list[NotebookNode]:
+    """Each section's cells, its code tagged `answer` right below its question; what heads it in a notebook is left out."""
+    ordered, top = [], 0
+    for cell in cells:
+        if "answer" in cell.metadata.get("tags", []):
+            if cell.cell_type == "code":
+                ordered.insert(top, cell)
+                top += 1
+            continue
+        ordered.append(cell)
+        if cell.cell_type == "markdown" and cell.source.startswith("# "):
+            top = len(ordered)
+    return ordered
 
 
 def with_attachments(cell: NotebookNode, folder: Path, number: int) -> str:
@@ -152,46 +205,33 @@ def latex_environments(text: str) -> str:
     return re.sub(rf"^\\begin\{{({'|'.join(inner)})\*?\}}(.*?)\\end\{{\1\*?\}}", replaced, text, flags=re.M | re.S)
 
 
-def named(text: str, counts: dict[str, int], totals: dict[str, int], names: dict[str, str]) -> str:
-    """With "(the) figure above", "table below", "figure at the top of this section" by their numbers, where `counts` of
-    `totals` captions stand before the text, and what has a name by its number in `names`."""
-    for name, label in names.items():
-        text = re.sub(rf"\b[Tt]he {re.escape(name)}(?: \(notebook \d+\))?", label, text)
-
-    def number(match):
-        kind = match[1].lower()
-        found = counts["top"] + 1 if match[2].startswith("at") else counts[kind] + (match[2] == "below")
-        known = 1 <= found <= totals[kind] and not (kind == "table" and match[2].startswith("at"))
-        return f"{kind.capitalize()} {found}" if known else match[0]
-
-    return re.sub(r"\b(?:[Tt]he )?([Ff]igure|[Tt]able) (above|below|at the top of this section)\b", number, text)
-
-
-def outputs(
-    found: list[NotebookNode],
-    folder: Path,
-    name: str,
-    counts: dict[str, int],
-    totals: dict[str, int],
-    names: dict[str, str],
-) -> list[str]:
-    parts, previous = [], None
+def outputs(found: list[NotebookNode], folder: Path, name: str, captions: Captions) -> list[str]:
+    parts, previous, said = [], None, False
     for index, output in enumerate(found):
-        kind = output.get("metadata", {}).get("caption")
-        if kind in counts and previous is not None:
-            counts[kind] += 1
-            caption = named(output.data["text/markdown"].strip().strip("*").strip(), counts, totals, names)
-            label = f"{kind.capitalize()} {counts[kind]}."
-            parts[-1] = f"::::: {{.captioned .{kind}}}\n{parts[-1]}\n\n:::: caption\n**{label}** {caption}\n::::\n:::::"
+        kind, holds = output.get("metadata", {}).get("caption"), output.get("metadata", {}).get("ok")
+        if kind in captions.shown and previous is not None:
+            label = captions.next(kind)
+            caption = captions.named(emphasized(output.data["text/markdown"]))
+            parts[-1] = f"::::: {{.captioned .{kind}}}\n{parts[-1]}\n\n:::: caption\n**{label}.** {caption}\n::::\n:::::"
             previous = None
             continue
         text = render(output, folder, f"{name}-{index:02d}")
         if text and "text/markdown" in output.get("data", {}):
-            text = named(text, counts, totals, names)
-        previous = text
+            text = captions.named(text)
+        if holds is False:
+            text = f"::: absent\n{text}\n:::"
+        if holds and said:  # what a cell says in a row is one paragraph
+            text = f"{parts.pop()} {text}"
+        previous, said = text, holds
         if text:
             parts.append(text)
     return parts
+
+
+def emphasized(caption: str) -> str:
+    """The words of a caption that a notebook shows in italics."""
+    text = caption.strip()
+    return text[1:-1].strip() if len(text) > 1 and text[0] == text[-1] and text[0] in "*_" else text
 
 
 def render(output: NotebookNode, folder: Path, name: str) -> str | None:
@@ -209,7 +249,8 @@ def render(output: NotebookNode, folder: Path, name: str) -> str | None:
             file = folder / f"output{name}.{suffix}"
             file.write_bytes(image_bytes(mime, data[mime]))
             width = output.get("metadata", {}).get(mime, {}).get("width") if isinstance(output.get("metadata"), dict) else None
-            return f"![]({file.name})" + (f"{{width={width}px}}" if width else "")
+            alt = escape(" ".join(output.get("metadata", {}).get("alt", "").split()))
+            return f"![{alt}]({file.name})" + (f"{{width={width}px}}" if width else "")
     if "text/markdown" in data:
         return data["text/markdown"] or None
     if "text/latex" in data:

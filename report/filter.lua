@@ -44,7 +44,7 @@ end
 
 -- A table with long texts takes the width of the page: its short columns as much as they need (no width, unless they are too
 -- many), the others share the rest by the length of their texts, which take as many lines as they need.
-local LONG, SHORT, ACROSS = 70, 24, 138 -- characters; the last are about as many as a page is wide
+local LONG, SHORT, ACROSS = 55, 24, 138 -- characters; the last are about as many as a page is wide
 local function share_width(tbl)
   local lengths, of_short = {}, 0
   for index = 1, #tbl.colspecs do
@@ -65,13 +65,12 @@ local function columns(tbl)
     local left = index == 1 or of_words(tbl, index)
     tbl.colspecs[index] = {given ~= "AlignDefault" and given or left and "AlignLeft" or "AlignRight", nil}
   end
-  if FORMAT ~= "typst" then return tbl end
-  share_width(tbl)
   for _, row in ipairs(tbl.head.rows) do
     for _, cell in ipairs(row.cells) do
       if cell.col_span > 1 then cell.alignment = "AlignCenter" end
     end
   end
+  if FORMAT == "typst" then share_width(tbl) end
   return tbl
 end
 
@@ -81,23 +80,13 @@ local function breakable(tbl)
   return {pandoc.RawBlock("typst", "#[#show figure: set block(breakable: true)"), tbl, pandoc.RawBlock("typst", "]")}
 end
 
--- The first figure of a section stands below its heading, not above it on the same page.
-local function first_figures(doc)
-  if FORMAT ~= "typst" then return nil end
-  local blocks, waiting = pandoc.Blocks {}, false
-  for _, block in ipairs(doc.blocks) do
-    if block.t == "Header" and block.level == 1 then waiting = true end
-    if waiting and block.t == "Figure" then
-      blocks:insert(pandoc.RawBlock("typst", "#[#show figure.where(kind: image): set figure(placement: bottom)"))
-      blocks:insert(block)
-      blocks:insert(pandoc.RawBlock("typst", "]"))
-      waiting = false
-    else
-      blocks:insert(block)
-    end
+local function absent(div)
+  if FORMAT == "typst" and div.classes:includes("absent") then
+    local blocks = pandoc.Blocks {pandoc.RawBlock("typst", '#text(fill: rgb("#767676"), size: 9pt)[')}
+    blocks:extend(div.content)
+    blocks:insert(pandoc.RawBlock("typst", "]"))
+    return blocks
   end
-  doc.blocks = blocks
-  return doc
 end
 
 local function failed(div)
@@ -167,4 +156,4 @@ local function percent(inlines)
   return inlines
 end
 
-return {{Inlines = percent}, {RawInline = inline_html}, {RawBlock = native}, {Table = columns}, {Div = captioned}, {Table = breakable}, {Div = failed}, {Image = image}, {Pandoc = anchors}, {Pandoc = first_figures}}
+return {{Inlines = percent}, {RawInline = inline_html}, {RawBlock = native}, {Table = columns}, {Div = captioned}, {Table = breakable}, {Div = failed}, {Div = absent}, {Image = image}, {Pandoc = anchors}}

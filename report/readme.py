@@ -1,77 +1,36 @@
-"""Writes the README's results from the committed runs and its tables of speed from the benchmarks' CSV files, between their
-markers, and the figure beside it.
+"""Writes what README.md and report/speed.md say in numbers, between their markers, and the headline figure: results from the
+facts of the committed report, speed from the benchmarks' CSV files.
 
 python -m report.readme
 """
 
 import re
-import subprocess
 import sys
 
-import numpy as np
 import pandas as pd
 
 from benchmarks import precision
-from lib import plots, runs, tables
+from lib import facts, runs
+from lib.plots import NAMES
 from lib.runs import Result
-from lib.study import AIMS, LABELS, PRECISION_SEEDS, VARIANTS, Study
+from lib.study import PRECISION_SEEDS, Study
+from report.page import abstract, headline
 
-README, FIGURE = runs.ROOT / "README.md", runs.ROOT / "report" / "results.svg"
+README, SPEED, FIGURE = runs.ROOT / "README.md", runs.ROOT / "report" / "speed.md", runs.ROOT / "report" / "headline.svg"
 BENCHMARKS = runs.ROOT / "benchmarks"
-SEEDS = tuple(range(10))  # as many as there may be
 
 
-def committed() -> set[str]:
-    """The ids of the runs that git tracks: what else lies in outputs/ is not the README's."""
-    command = ["git", "-C", str(runs.ROOT), "ls-files", f"outputs/runs/*/{runs.SUMS}"]
-    return {line.split("/")[2] for line in subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()}
-
-
-def finished(outputs=runs.ROOT / "outputs") -> dict[str, list[Result]]:
-    """variant -> the committed runs of the paper profile."""
-    known = committed()
-    study = Study("paper", "cifar10", seeds=SEEDS)
-    found = {v: [Result(run, outputs) for run in study.runs(v) if run.id in known] for v in VARIANTS}
-    return {variant: results for variant, results in found.items() if results}
-
-
-def results_table(found: dict[str, list[Result]]) -> str:
-    rows = [
-        "| norm | test accuracy | aim | validation accuracy | seeds | best epoch | minutes a run | hardware |",
-        "|:--|--:|--:|--:|--:|--:|--:|:--|",
-    ]
-    for variant, all_results in found.items():
-        results = [result for result in all_results if not result.diverged]
-        cells = [LABELS[variant] + f" ({len(all_results) - len(results)} diverged)" * (len(results) < len(all_results))]
-        if not results:
-            rows.append(f"| {cells[0]} | – | – | – | 0 | – | – | – |")
-            continue
-        for split in ("test", "val"):
-            values = np.array([result.score(split=split) for result in results])
-            cells.append(f"{values.mean():.4f}" + (f" ± {values.std(ddof=1):.4f}" if len(values) > 1 else ""))
-        cells.insert(2, f"{AIMS[variant]:.3f}" if variant in AIMS else "–")
-        minutes = np.mean([result.metrics["train_seconds"] for result in results]) / 60
-        devices = {f"{r.env['device']}, {r.env['threads']} thread{'s' * (r.env['threads'] > 1)}" for r in results}
-        best = ", ".join(str(result.best_epoch) for result in results)
-        cells += [str(len(results)), best, f"{minutes:.0f}", "; ".join(sorted(devices))]
-        rows.append("| " + " | ".join(cells) + " |")
-    converged = {v: results for v, results in found.items() if not any(result.diverged for result in results)}
-    if "bn" in converged:
-        rows += ["", tables.against_aims(converged, AIMS)]
-    missing = [LABELS[v] for v in VARIANTS if v not in found]
-    if missing:
-        rows += ["", f"Not trained at this setting yet: {', '.join(missing)}."]
+def results_table(known: dict[str, pd.DataFrame]) -> str:
+    """Test accuracy by norm, best first: mean ± standard deviation over the trainings, their number, and the mean with batches
+    of 8."""
+    groups = known["trainings"]["test"].groupby(level=0)
+    frame = pd.DataFrame({"mean": groups.mean(), "std": groups.std(), "n": groups.size()}).sort_values("mean", ascending=False)
+    small = {name.removesuffix("_8"): value for name, value in known["small"]["test"].items() if name.endswith("_8")}
+    rows = ["| norm | test accuracy (%) | trainings | with batches of 8 (%) |", "|:--|--:|--:|--:|"]
+    for variant, row in frame.iterrows():
+        at_8 = f"{100 * small[variant]:.2f}" if variant in small else "–"
+        rows.append(f"| {NAMES[variant]} | {100 * row['mean']:.2f} ± {100 * row['std']:.2f} | {row['n']:.0f} | {at_8} |")
     return "\n".join(rows)
-
-
-def recipe_table(outputs=runs.ROOT / "outputs") -> str:
-    study, text = Study("paper", "cifar10", outputs=outputs), []
-    for table, note in ((tables.recipe, tables.RECIPE_NOTE), (tables.borders, tables.BORDERS_NOTE)):
-        frame, missing = table(study, committed())
-        text += [f"| {' | '.join(frame.columns)} |", "|:--" + "|--:" * (len(frame.columns) - 1) + "|"]
-        text += [f"| {' | '.join(row)} |" for row in frame.itertuples(index=False)]
-        text += ["", note] + [f"Not trained yet: {'; '.join(missing)}."] * bool(missing) + [""]
-    return "\n".join(text[:-1])
 
 
 #: name of a ratio in benchmarks/engine.csv -> what it says, and what was aimed at
@@ -141,35 +100,33 @@ def growth_table(folder=BENCHMARKS) -> str:
 def precision_lines(outputs=runs.ROOT / "outputs") -> str:
     """What benchmarks.precision says of its committed runs."""
     plan = Study("paper", "cifar10", seeds=PRECISION_SEEDS).precisions()
-    missing = [run.id for runs_of_one in plan.values() for run in runs_of_one if run.id not in committed()]
-    if missing:
-        return f"Not trained yet: {', '.join(missing)}."
-    lines = precision.report({name: [Result(run, outputs) for run in found] for name, found in plan.items()})
+    lines = precision.report({kind: [Result(run, outputs) for run in planned] for kind, planned in plan.items()})
     return "\n".join(f"- {line}" for line in lines)
 
 
-def filled(text: str) -> str:
-    """The README's text with every generated block made anew."""
-    blocks = {
-        "results": results_table(finished()),
-        "recipe": recipe_table(),
-        "engine": engine_table(),
-        "growth": growth_table(),
-        "precision": precision_lines(),
-    }
+def filled(text: str, blocks: dict[str, str]) -> str:
+    """A text with each of these blocks between its markers. ValueError if one does not stand there once."""
     for name, block in blocks.items():
         pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
         text, count = re.subn(pattern, lambda match, block=block: f"{match[1]}{block}\n{match[2]}", text, flags=re.S)
         if count != 1:
-            raise ValueError(f"README.md has {count} blocks <!-- {name} -->; it must have one")
+            raise ValueError(f"there are {count} blocks <!-- {name} -->; there must be one")
     return text
 
 
+def pages() -> dict:
+    """File -> its text made anew."""
+    known = facts.load(Study("paper", "cifar10", outputs=runs.ROOT / "outputs"))
+    speed = {"engine": engine_table(), "growth": growth_table(), "precision": precision_lines()}
+    return {README: filled(README.read_text(), {"results": results_table(known)}), SPEED: filled(SPEED.read_text(), speed)}
+
+
 def main() -> int:
-    README.write_text(filled(README.read_text()))
-    plots.setup()
-    frames = {variant: [result.history for result in results] for variant, results in finished().items()}
-    plots.learning_curves(frames, LABELS).savefig(FIGURE, metadata={"Date": None})
+    for file, text in pages().items():
+        file.write_text(text)
+    study = Study("paper", "cifar10", outputs=runs.ROOT / "outputs")
+    known = facts.load(study)
+    headline(known, abstract(study, known)[1]).savefig(FIGURE, metadata={"Date": None})
     return 0
 
 

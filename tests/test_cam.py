@@ -68,3 +68,40 @@ def test_half_area():
 def test_maps_are_enlarged_to_their_image():
     large = cam.enlarged(one_hot(0), 8, 12)
     assert large.shape == (1, 8, 12) and large[0, 0, 0] == 1 and large[0, 7, 11] == 0
+
+
+def test_pairs_of_trainings_and_of_norms():
+    maps = {("torch_bn", 0): one_hot(0, 1, 2, 3), ("bn", 0): one_hot(0, 1, 2, 3), ("gn", 0): one_hot(0, 1, 3, 2)}
+    maps[("gn", 1)] = one_hot(0, 1, 3, 2)
+    pairs = cam.pairs(maps)
+    assert len(pairs) == 6 and pairs.loc[0, ["a", "seed_a", "b", "seed_b", "overlap", "chance", "beyond"]].tolist() == [
+        "torch_bn", 0, "bn", 0, 1.0, 0.0, 1.0,
+    ]  # fmt: skip
+    found = cam.by_norm(pairs, ("nn", "gn", "bn"))
+    assert list(found.index) == ["nn - nn", "nn - gn", "nn - bn", "gn - gn", "gn - bn", "bn - bn"]
+    assert found["n"].tolist() == [0, 0, 0, 1, 4, 1]
+    assert found.loc["gn - bn", "overlap"] == 0.5 and found.loc["gn - bn", "chance"] == pytest.approx(1 / 6)
+    assert found.loc["gn - bn", ["value", "low", "high"]].tolist() == pytest.approx([0.4] * 3)
+    assert found["apart"].tolist() == [False, False, False, False, True, False]
+    alone = cam.by_norm(pairs[pairs["a"] != "gn"], ("gn", "bn"))  # of GN there is one training: what is alike is not known
+    assert not alone["apart"].any()
+
+
+def test_equally_wide_maps_have_one_profile_and_the_order_of_their_heat():
+    heat = torch.tensor([[[0.7, 0.2], [0.1, 0.0]], [[0.3, 0.28], [0.22, 0.2]], [[0.0, 0.0], [0.0, 0.0]]])
+    found = cam.equally_wide(heat)
+    torch.testing.assert_close(found[0], torch.tensor([[0.4, 0.3], [0.2, 0.1]]))
+    assert torch.equal(found[0], found[1]) and not found[2].any()
+
+
+def test_areas_of_right_and_wrong_images():
+    wide, narrow = torch.full((1, 2, 2), 0.25), one_hot(0)  # half of their heat lies in 0.5 and 0.25 of the image
+    maps = {("torch_bn", 0): torch.cat([wide, wide, narrow]), ("bn", 0): torch.cat([wide, narrow, narrow])}
+    maps[("nn", 0)] = torch.cat([narrow, narrow, wide])
+    right = {("torch_bn", 0): [True, True, False], ("bn", 0): [True, False, False], ("nn", 0): [True, True, False]}
+    found = cam.areas(maps, {key: np.array(answers) for key, answers in right.items()})
+    assert list(found.index) == ["bn", "bn", "nn"]
+    assert found["shared"].tolist() == [0.5, 0.5, 0.25] and found["wrong"].tolist() == [0.25, 0.25, 0.5]
+    assert found["right"].tolist() == [0.5, 0.5, 0.25]
+    assert found["mistake"].tolist()[:2] == [-0.25, -0.25] and np.isnan(found["mistake"].iloc[2])  # the second image
+    assert found["images"].tolist() == [1, 1, 0]

@@ -18,7 +18,7 @@ import pytest
 from damage import TINY, everything
 from test_jobs import alive, children, long_study, wait_until
 
-from lib import runs, tables, train
+from lib import facts, runs, train
 from lib.runs import ROOT, Folder, Result
 from lib.study import Study
 
@@ -294,26 +294,14 @@ def diverge(study, variant, seed):
     folder.seal()
 
 
-def test_a_seed_with_which_a_variant_diverged_is_left_out_for_all(tmp_path):
-    study = Study("smoke", outputs=tmp_path, seeds=(0, 1, 2))
-    study.fit(["bn", "gn", "nn"], progress=False)
-    diverge(study, "gn", 0)
-    for seed in (0, 1, 2):
-        diverge(study, "nn", seed)
-    found = study.fit(["bn", "gn", "nn"], progress=False)
-    kept, said = tables.converged(found, required=("bn",))
-    assert {v: [r.run.seed for r in results] for v, results in kept.items()} == {"bn": [0, 1, 2]}
-    assert "GN (1 of 3 runs), NN (3 of 3 runs)" in said and "leave out all runs of GN: no number" in said
-    kept, said = tables.converged(found, required=("bn", "gn"))
-    assert {v: [r.run.seed for r in results] for v, results in kept.items()} == {"bn": [1, 2], "gn": [1, 2]}
-    assert tables.basis(kept).startswith("2 seeds")
-    assert "leave out seed 0 for every variant: no number" in said
-    diverge(study, "bn", 1)
-    diverge(study, "gn", 2)
-    with pytest.raises(ValueError, match=r"with every seed common to BN, GN a run of BN, GN diverged"):
-        tables.converged(study.fit(["bn", "gn", "nn"], progress=False), required=("bn", "gn"))
-    kept, _ = tables.converged(study.fit(["bn", "gn", "nn"], progress=False), required=("bn",))
-    assert {v: [r.run.seed for r in results] for v, results in kept.items()} == {"bn": [0, 2]}  # rather without GN
+def test_a_variant_that_diverged_with_one_seed_has_no_number(tmp_path):
+    study = Study("smoke", outputs=tmp_path, seeds=(0, 1))
+    study.fit(["bn", "gn"], progress=False)
+    diverge(study, "gn", 1)
+    found = study.fit(["bn", "gn"], progress=False)
+    scores = facts.scores(found)
+    assert scores.loc["gn", ["train", "val", "test", "val_loss"]].isna().all() and scores.loc["bn"].notna().all()
+    assert facts.trainings(found).loc["gn", "test"].notna().tolist() == [True, False]
 
 
 def test_the_results_table_has_no_score_of_a_diverged_run(tmp_path):

@@ -1,4 +1,4 @@
-"""What holds for any input: norms, splits, metrics, run ids and the store's checkpoints (hypothesis)."""
+"""What holds for any input: norms, splits, metrics, statistics and run ids (hypothesis)."""
 
 import json
 import math
@@ -8,10 +8,9 @@ import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
 from sklearn.metrics import confusion_matrix
 
-from lib import data, kernels, metrics, norms
+from lib import data, kernels, metrics, norms, stats
 from lib.runs import Run
 
 settings.register_profile("suite", deadline=None, max_examples=60, derandomize=True)
@@ -156,60 +155,54 @@ def test_scores_against_their_definitions(given_answers):
     assert list(shown.index) == list(shown.columns) == list(table.index)
 
 
-def over_the_images(values):
-    return 1.959963984540054 * stats.sem(values)
+# Statistics
 
 
-@given(st.data(), st.integers(1, 4), st.integers(10, 100))
-def test_intervals_contain_their_middle_and_turn_with_the_sides(draw, seeds, images):
-    group = st.lists(st.lists(st.booleans(), min_size=images, max_size=images).map(np.array), min_size=seeds, max_size=seeds)
-    a, b = draw.draw(group), draw.draw(group)
-    value, low, high = metrics.interval(a)
-    assert (0 <= low <= value + 1e-12 and value - 1e-12 <= high <= 1) or np.isnan(low)
-    gap, low, high = metrics.difference(a, b)
-    back, back_low, back_high = metrics.difference(b, a)
-    assert math.isclose(gap, -back, abs_tol=1e-12)
-    assert np.allclose([low, high], [-back_high, -back_low])
-    assert low - 1e-9 <= high
-    means = [[right.mean() for right in side] for side in (a, b)]
-    if seeds > 1 and min(map(np.ptp, means)) > 0:
-        welch = stats.ttest_ind(*means, equal_var=False).confidence_interval(0.95)
-        half = np.hypot((welch.high - welch.low) / 2, over_the_images(np.mean(a, axis=0) - np.mean(b, axis=0)))
-        assert np.allclose([gap - half, gap + half], [low, high], atol=1e-9)
-    more, more_low, more_high = metrics.interaction(a, b, a, b)
-    assert (more, more_low, more_high) == (0, 0, 0)
+@st.composite
+def arms_of(draw, names="abc"):
+    """Two to three arms of one to three trainings each, all scored on the same images."""
+    images = draw(st.integers(2, 40))
+    training = st.lists(st.booleans(), min_size=images, max_size=images).map(np.array)
+    return {name: draw(st.lists(training, min_size=1, max_size=3)) for name in names}
 
 
-@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=300))
-def test_one_seeds_difference_is_agresti_and_mins(pairs):
-    a, b = np.array(pairs).T
-    n, b_only, a_only = len(a) + 2, (b & ~a).sum() + 0.5, (a & ~b).sum() + 0.5  # the table with half an image more in each cell
-    gap, low, high = metrics.difference([a], [b])
-    middle = (a_only - b_only) / n
-    half = 1.959964 * math.sqrt((a_only + b_only) / n - middle**2) / math.sqrt(n)
-    assert math.isclose(gap, a.mean() - b.mean(), abs_tol=1e-12)
-    assert np.allclose([low, high], [middle - half, middle + half], atol=1e-6)
+@given(arms_of(), st.integers(-2, 2), st.integers(-2, 2))
+def test_contrasts_add_up_turn_with_the_sides_and_contain_their_middle(arms, a, b):
+    found = stats.contrast({"a": a, "b": b}, arms)
+    assert math.isclose(found.value, a * np.mean(arms["a"]) + b * np.mean(arms["b"]), abs_tol=1e-12)
+    assert found.low <= found.value <= found.high and 0 < found.p <= 1
+    assert math.isclose(found.value - found.low, found.high - found.value, abs_tol=1e-9)
+    turned = stats.contrast({"a": -a, "b": -b}, arms)
+    assert np.allclose([turned.value, turned.low, turned.high], [-found.value, -found.high, -found.low])
+    assert np.isclose(turned.p, found.p)
+    assert (found.p < 0.05) == (not found.low <= 0 <= found.high) or np.isclose(found.p, 0.05, atol=1e-6)
+    double = stats.contrast({"a": 2 * a, "b": 2 * b}, arms)
+    assert np.allclose([double.value, double.low, double.high], np.multiply(2, found[:3])) and np.isclose(double.p, found.p)
 
 
-@given(st.integers(2, 5).flatmap(lambda n: st.lists(st.lists(st.floats(0, 1), min_size=4, max_size=4), min_size=n, max_size=n)))
-def test_interaction_of_several_seeds_is_students_with_the_images_beside_it(shares):
-    groups = [[np.arange(50) < 50 * share for share in column] for column in zip(*shares, strict=True)]
-    values = [w.mean() - x.mean() - (y.mean() - z.mean()) for w, x, y, z in zip(*groups, strict=True)]
-    mean, low, high = metrics.interaction(*groups)
-    assert math.isclose(mean, np.mean(values), abs_tol=1e-12)
-    seeds = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values))
-    w, x, y, z = (np.mean(group, axis=0) for group in groups)
-    assert np.allclose([high - mean, mean - low], np.hypot(seeds, over_the_images(w - x - (y - z))), atol=1e-9)
+@given(arms_of("ab"), st.integers(0, 2**32))
+def test_the_order_of_images_and_trainings_does_not_matter(arms, seed):
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(arms["a"][0]))
+    mixed = {name: [trainings[i][order] for i in rng.permutation(len(trainings))] for name, trainings in arms.items()}
+    assert np.allclose(stats.contrast({"a": 1, "b": -1}, mixed), stats.contrast({"a": 1, "b": -1}, arms), atol=1e-9)
 
 
-@given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_one_seeds_interval_is_wilsons(right_of):
-    right, images = right_of
-    _, low, high = metrics.interval([np.arange(images) < right])
-    z, p = stats.norm.ppf(0.975), right / images
-    middle, half = (p + z**2 / (2 * images)), z * math.sqrt(p * (1 - p) / images + z**2 / (4 * images**2))
-    assert math.isclose(low, max(0, (middle - half) / (1 + z**2 / images)), abs_tol=1e-9)
-    assert math.isclose(high, min(1, (middle + half) / (1 + z**2 / images)), abs_tol=1e-9)
+@given(st.lists(st.floats(1e-9, 1), min_size=1, max_size=12))
+def test_holm_keeps_the_order_and_lies_between_p_and_bonferronis(p):
+    corrected = stats.holm(p)
+    assert (np.diff(corrected[np.argsort(p)]) >= 0).all()
+    assert (corrected >= p).all() and (corrected <= np.minimum(1, np.multiply(p, len(p))) + 1e-15).all()
+    assert np.isclose(corrected.min(), min(1, min(p) * len(p)))  # the smallest bears the whole correction
+    rejected = 0  # step by step, as Holm (1979) says it
+    for value in sorted(p):
+        if value >= 0.05 / (len(p) - rejected):
+            break
+        rejected += 1
+    assert (corrected < 0.05).sum() == rejected
+
+
+# Quantiles
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=4, max_size=200))
@@ -224,7 +217,7 @@ CHOICES = {
     "norm": ["torch_bn", "bn", "in", "bin", "ln", "gn", "nn"], "dataset": ["digits", "cifar10"], "optimizer": ["sgd", "adam"],
     "schedule": ["cosine", "step", "constant"], "augment": list(data.AUGMENTATIONS), "precision": ["bf16", "float32"],
     "group_size": [1, 2, 4, 8, 16], "criterion": ["cross_entropy", "mse", "l1"], "init": ["", "some-run"],
-    "initialization": ["he", "fixup"],
+    "initialization": ["he", "fixup"], "probe": [False, True],
 }  # fmt: skip
 runs_of_any_kind = st.fixed_dictionaries(
     {name: st.sampled_from(values) for name, values in CHOICES.items()}

@@ -1,10 +1,12 @@
 """Run ids, the store and bad values."""
 
+import hashlib
+import json
 import os
 import re
 import subprocess
 import sys
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 
 import pytest
 
@@ -16,7 +18,7 @@ OTHER = {
     "seed": 1, "batch_size": 8, "epochs": 60, "patience": 5, "optimizer": "adam", "lr": 0.05, "momentum": 0.8,
     "weight_decay": 1e-4, "schedule": "step", "warmup_epochs": 0, "clip_norm": 1.0, "gate_lr": 1.0, "group_size": 8,
     "augment": "none", "precision": "float32", "model": "cnn", "criterion": "mse", "only_classes": "5-14", "init": "other-run",
-    "initialization": "fixup",
+    "initialization": "fixup", "probe": True,
 }  # fmt: skip
 
 
@@ -25,6 +27,26 @@ def test_every_field_decides_the_id():
     ids = {Run().id, Run(model="cnn", activation="tanh").id}
     ids |= {replace(Run(), **{name: value}).id for name, value in OTHER.items()}
     assert len(ids) == len(OTHER) + 2
+
+
+def test_every_folder_of_the_store_has_the_id_of_its_config():
+    """The committed runs are never trained again: their ids must outlive every change of Run."""
+    folders = [file.parent for file in (runs.ROOT / "outputs" / "runs").glob("*/config.json")]
+    assert len(folders) >= 136
+    wrong = [folder.name for folder in folders if runs.read_run(folder).id != folder.name]
+    assert not wrong
+    for folder in folders:  # nothing of it was dropped or made up
+        config = json.loads((folder / "config.json").read_text())
+        assert config.pop("code_version") == runs.read_run(folder).code
+        assert asdict(runs.read_run(folder)).items() >= config.items()
+
+
+def test_a_new_field_at_its_default_is_no_part_of_the_id():
+    """The id as it is defined, of the fields that the first runs had."""
+    known = [field.name for field in fields(Run) if field.name not in runs.LATER_FIELDS]
+    decisive = {name: getattr(Run(), name) for name in known} | {"code": Run().code}
+    assert Run().id.endswith(hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:8])
+    assert Run(probe=False).id == Run().id != Run(probe=True).id
 
 
 def test_id_is_readable_and_a_safe_folder_name():

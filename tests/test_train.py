@@ -12,9 +12,9 @@ import torch
 from tqdm.auto import tqdm
 
 from lib import data as data_module
-from lib import train
+from lib import study, train, verify
 from lib.norms import BatchInstanceNorm2d
-from lib.runs import Folder, Result, Run, results, stored
+from lib.runs import ROOT, Folder, Result, Run, results, stored
 
 TINY = Run(
     norm="bn", n=1, dataset="digits", train_size=48, batch_size=16, epochs=3, warmup_epochs=1, augment="crop",
@@ -201,13 +201,59 @@ def test_results_table_has_a_row_per_run_and_split(tmp_path):
         "run_id dataset norm n batch_size optimizer lr schedule augment seed epochs best_epoch "
         "split loss accuracy micro_f1 macro_f1 data_hash classes train_size split_seed patience momentum weight_decay "
         "warmup_epochs clip_norm gate_lr group_size precision model activation only_classes init criterion initialization "
-        "code device status"
+        "probe code device status"
     )
     assert list(written.columns) == wanted.split()
     assert len(written) == 6 and set(written["run_id"]) == {a.run.id, b.run.id}
     row = written[(written["norm"] == "gn") & (written["split"] == "test")].iloc[0]
     assert row["accuracy"] == pytest.approx(b.score())
     pd.testing.assert_frame_equal(results(stored(tmp_path)), results(sorted((a, b), key=lambda r: r.run.id)))
+
+
+def test_a_probes_test_images_are_never_scored(tmp_path, capsys, monkeypatch):
+    evaluate, seen = train.evaluate, []
+    monkeypatch.setattr(train, "evaluate", lambda *args: seen.append(len(args[2])) or evaluate(*args))
+    usual, probe = fit(TINY, tmp_path), fit(replace(TINY, probe=True), tmp_path)
+    train_size, val_size, test_size = (len(usual.correct(split)) for split in ("train", "val", "test"))
+    assert len({train_size, val_size, test_size}) == 3  # so that a split is known by its size
+    assert (seen.count(test_size), seen.count(train_size)) == (1, 2)
+    assert usual.score(split="val") == probe.score(split="val") and usual.run.id != probe.run.id
+    assert set(probe.metrics["splits"]) == {"train", "val"} and not any("test" in name for name in probe.predictions)
+    for ask in (probe.score, probe.correct):
+        with pytest.raises(ValueError, match=f"run {probe.run.id} is a probe, scored on train and val images, not on test"):
+            ask()
+    assert Folder(probe.run, tmp_path).sound and len(stored(tmp_path)) == 2
+    written = pd.read_csv(tmp_path / "results.csv").groupby("run_id")["split"].agg(list).to_dict()
+    assert written == {usual.run.id: ["train", "val", "test"], probe.run.id: ["train", "val"]}
+    assert verify.main(["--outputs", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert f"{probe.run.id}: val accuracy" in said and f"{probe.run.id}: test" not in said and "2 runs checked" in said
+    assert fit(replace(TINY, init=probe.run.id), tmp_path).score() >= 0  # others may start from it
+
+
+def test_a_probe_whose_files_disagree_is_damaged(tmp_path):
+    folder = Folder(fit(replace(TINY, epochs=1, probe=True), tmp_path).run, tmp_path)
+    content = json.loads((folder.path / "metrics.json").read_text())
+    content["splits"]["val"]["macro_f1"] += 0.01
+    folder.write_json("metrics.json", content)
+    folder.seal()
+    assert folder.damage() == {"metrics.json": "has scores that predictions.npz does not give"}
+
+
+def test_probe_on_the_command_line(tmp_path, capsys):
+    options = "--dataset digits --n 1 --epochs 1 --warmup-epochs 1 --train-size 32 --precision float32 --device cpu --probe"
+    assert train.main([*options.split(), "--outputs", str(tmp_path)]) == 0
+    (result,) = stored(tmp_path)
+    assert result.run.probe and f"{result.run.id}: val accuracy {result.score(split='val'):.4f}" in capsys.readouterr().out
+
+
+def test_test_scores_of_old_probes_are_in_no_table():
+    """Committed runs that are no longer of the study: of 12 epochs, or with another border than the reflected one."""
+    found = [result for result in stored(ROOT / "outputs") if result.run.model == "resnet"]
+    tried = {r.run.id for r in found if r.run.epochs == 12 or (r.run.epochs == 100 and r.run.augment != Run.augment)}
+    assert tried and tried == study.probes_with_test_scores() & {result.run.id for result in found}
+    splits = results(found).groupby("run_id")["split"].agg(list).to_dict()
+    assert splits == {r.run.id: ["train", "val", "test"][: 2 if r.run.id in tried else 3] for r in found}
 
 
 def test_wrong_class_count_is_named_before_anything_is_written(tmp_path):

@@ -11,7 +11,7 @@ import torchvision
 from torchvision.models._api import Weights, WeightsEnum
 from torchvision.models.resnet import Bottleneck, ResNet
 
-from lib import data, tables, train, transfer
+from lib import data, train, transfer
 from lib.jobs import train_one
 from lib.networks import ResNet50
 from lib.runs import Folder, Result, Run
@@ -208,8 +208,9 @@ def test_a_backbone_that_diverged_is_said_and_what_would_start_from_it_is_left_o
     assert list(found) == ["backbone", "scratch at 0.1", "scratch at 0.01"] and found["backbone"][0].diverged
     assert study.fit_all(study.transfer(), progress=False).keys() == found.keys()  # and again, with all that there is finished
     assert "09_transfer" not in waiting(study)  # for what can never come
-    with pytest.raises(ValueError, match="with every seed common to backbone a run of backbone diverged"):
-        tables.converged(found, required=("backbone",))
+    assert transfer.usable(found, "study") == "" and transfer.comparable(found) == {}
+    scores, curves = transfer.machines(study, "", "2")
+    assert len(scores) == 4 and scores.isna().all(axis=None) and not curves
 
 
 def test_one_seed_whose_backbone_diverged_leaves_the_others(tmp_path):
@@ -219,14 +220,17 @@ def test_one_seed_whose_backbone_diverged_leaves_the_others(tmp_path):
     path = Folder(first, tmp_path).path / "metrics.json"
     Folder(first, tmp_path).write_json("metrics.json", json.loads(path.read_text()) | {"status": "diverged"})
     Folder(first, tmp_path).seal()
-    found, lost = tables.converged(study.fit_all(study.transfer(), progress=False), required=("backbone",))
-    assert {name: [result.run.seed for result in results] for name, results in found.items()} == {key: [1] for key in found}
-    assert list(found) == list(study.transfer()) and "backbone (1 of 2 runs)" in lost
+    found = study.fit_all(study.transfer(), progress=False)
+    kept, planned = transfer.comparable(found), study.transfer()
+    assert {name: [result.run.seed for result in results] for name, results in kept.items()} == {
+        name: [1] for name in planned if name != "backbone"
+    }
+    assert transfer.usable(found, "study") == planned["backbone"][1].id
 
 
 class Scored:
-    def __init__(self, val, test):
-        self.accuracy = {"val": val, "test": test}
+    def __init__(self, val, test, failed=False):
+        self.accuracy, self.failed = {"val": val, "test": test}, failed
 
     def score(self, name="accuracy", split="test"):
         return self.accuracy[split]
@@ -236,9 +240,30 @@ def test_each_start_counts_at_the_learning_rate_that_is_better_on_validation_dat
     accuracies = {"scratch at 0.1": [(0.5, 0.9), (0.6, 0.9)], "scratch at 0.01": [(0.7, 0.1), (0.5, 0.1)],
                   "fine-tuned at 0.1": [(0.9, 0.5), (0.9, 0.5)]}  # fmt: skip
     found = {name: [Scored(*pair) for pair in pairs] for name, pairs in accuracies.items()}
-    assert [tables.best_of(found, start) for start in ("scratch", "fine-tuned")] == ["scratch at 0.01", "fine-tuned at 0.1"]
-    with pytest.raises(ValueError, match="with every learning rate a run of other diverged"):
-        tables.best_of(found, "other")
+    assert transfer.starts(found) == {"scratch": found["scratch at 0.01"], "fine-tuned": found["fine-tuned at 0.1"]}
+    found["scratch at 0.01"][1].failed = found["fine-tuned at 0.1"][0].failed = True
+    assert transfer.starts(found) == {"scratch": found["scratch at 0.1"]}
+
+
+def test_the_class_is_one_that_the_backbone_has_not_seen():
+    classes = ("a", "b", "c", "d", "e")
+    assert transfer.chosen_class("", classes, "study") == "b" and transfer.chosen_class("", classes, "resnet50") == "c"
+    assert transfer.chosen_class("", classes[:3], "study") == "c" and transfer.chosen_class("a", classes, "study") == "a"
+    assert transfer.chosen_class(2, tuple("0123456789"), "study") == "2"
+    with pytest.raises(ValueError, match="unknown positive 'c'; allowed are a, b"):
+        transfer.chosen_class("c", classes, "study")
+    with pytest.raises(ValueError, match=r"weights is 'w\.pth', which only the backbone resnet50 takes; the backbone is study"):
+        transfer.check_weights("study", "w.pth")
+
+
+def test_machines_on_an_untrained_and_a_trained_network(outputs):
+    study = Study("smoke", "digits", outputs=outputs)
+    scores, curves = transfer.machines(study, SOURCE.id, "2")
+    assert list(scores.index) == list(curves) == ["linear, trained", "rbf, trained", "linear, untrained", "rbf, untrained"]
+    right = 1 - (study.data().test.labels == 2).double().mean().item()
+    assert np.allclose(scores["always the rest"], right) and np.allclose(scores["gain"], scores["accuracy"] - right)
+    assert (scores["gain low"] <= scores["gain"]).all() and scores["C"].isin(transfer.PENALTIES).all()
+    assert scores.loc["linear, trained", "ROC area"] != scores.loc["linear, untrained", "ROC area"]
 
 
 def test_both_starts_have_the_same_learning_rates(tmp_path):

@@ -1,0 +1,56 @@
+"""The report's first page, from the facts that the sections saved: abstract, headline figure and map."""
+
+import datetime
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from lib import facts, plots
+from lib.study import Study
+from report import say
+
+HERE = Path(__file__).resolve().parent
+TITLE = "Normalization in deep residual networks"
+SECTIONS = ("02_norm_sanity", "03_six_variants", "04_batch_size", "05_feature_quantiles")  # whose facts it has
+HEADLINE = ("Batch statistics win", "BN breaks at a batch of 2", "NN's features spread")  # its panels: claims
+
+
+def setting(study: Study) -> dict:
+    run = study.runs("bn")[0]
+    return {"layers": 6 * run.n + 2, "epochs": run.epochs, "batch": run.batch_size, "data": study.dataset_title()}
+
+
+def abstract(study: Study, known: dict[str, pd.DataFrame]) -> tuple[str, dict[str, bool]]:
+    """Its text, and name -> whether it holds of each of its claims."""
+    return say.page(HERE / "abstract.md", setting=setting(study), **known)
+
+
+def headline(known: dict[str, pd.DataFrame], held: dict[str, bool]) -> Figure:
+    """The study in one figure, with a title over each panel whose claim holds."""
+    plots.setup()
+    titles = [title if held[title] else "" for title in HEADLINE]
+    return plots.headline(known["trainings"], known["sweep"], known["spread"], titles)
+
+
+def first_page(study: Study, missing: dict[str, str], folder: Path) -> tuple[dict, pd.DataFrame]:
+    """The title page as pandoc's metadata, and every claim of the report with its verdict. `missing`: section -> why it has no
+    facts; where one of SECTIONS is among them, there is no abstract. The figure is written into `folder`."""
+    page = {
+        "title": TITLE,
+        "subtitle": f"What the normalization layer does to a ResNet on {study.dataset_title()}",
+        "date": f"Profile {study.profile}, {datetime.date.today().isoformat()}",
+        "map": (HERE / "map.md").read_text() + "\n" + (HERE / "reading.md").read_text(),
+        "numbersections": True,
+    }
+    known = facts.load(study)
+    there = set(known["claims"]["section"]) - missing.keys()
+    if lost := [f"{name} {missing.get(name, 'saved no facts')}" for name in SECTIONS if name not in there]:
+        return page | {"abstract": f"This report is not whole and has no abstract: {'; '.join(lost)}."}, known["claims"]
+    text, held = abstract(study, known)
+    own = pd.DataFrame({"section": "abstract", "verdict": pd.Series(held).map({True: "holds", False: "not in these runs"})})
+    headline(known, held).savefig(folder / "headline.svg", metadata={"Date": None})
+    picture = f"![]({folder / 'headline.svg'}){{alt='Test accuracy by norm and by batch size, and the spread of the features'}}"
+    caption = (HERE / "headline.md").read_text().strip()
+    page["headline"] = f"::::: {{.captioned .figure}}\n{picture}\n\n:::: caption\n{caption}\n::::\n:::::\n"
+    return page | {"abstract": text}, pd.concat([own, known["claims"]])
