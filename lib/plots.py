@@ -158,7 +158,8 @@ def twins(pair: tuple[pd.DataFrame, pd.DataFrame], names: tuple[str, str], gaps:
     for part, (title, color) in PARTS.items():
         end = 100 * (1 - pair[0][f"{part}_accuracy"].iloc[-1])
         left.annotate(title, (len(pair[0]), end), (4, 0), textcoords="offset points", color=color, size=8, va="center")
-    left.legend(*(found[::2] for found in left.get_legend_handles_labels()), loc="upper right")
+    looks = {"color": "#888888", "linewidth": 3.5, "alpha": 0.4}, {"color": "black", "linewidth": 0.8}
+    left.legend(handles=[plt.Line2D([], [], label=name, **look) for name, look in zip(names, looks, strict=True)])
     left.set_title("error (%)")
     for (name, gap), color in zip(gaps.items(), ("#000000", "#E69F00"), strict=False):
         right.plot(range(1, len(gap) + 1), 100 * gap, color=color, linewidth=0.9, label=name)
@@ -314,7 +315,7 @@ def alike(values: pd.Series, areas: pd.Series) -> Figure:
     left.grid(visible=False)
     lost = pd.Series(np.nan, index=[variant for variant in order if variant not in areas.index], dtype=float)
     dots(right, 100 * pd.concat([areas, lost]), order[::-1])
-    right.set(title="half of the heat lies in … of the image (%)", ylim=(-0.5, len(order) - 0.5))
+    right.set(title="area that holds half of the heat (%)", ylim=(-0.5, len(order) - 0.5))
     right.set_xlim(left=0)
     return fig
 
@@ -553,17 +554,17 @@ def by_batch(ax, rows: pd.DataFrame) -> None:
 
 
 def sweep(rows: pd.DataFrame) -> Figure:
-    """`by_batch` in a panel for each rule of the learning rate (column rule); a cross at the bottom where a training
-    lost what it had learned."""
+    """`by_batch` in a panel for each rule of the learning rate (column rule); a cross at the bottom, off the scale, where a
+    training lost what it had learned."""
     fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.3), sharey=True)
     titles = {"scaled": "learning rate scaled with the batch", "same": "the same learning rate for all"}
-    floor = 100 * rows["low"].min() - 3
     parts = [rows[rows["rule"] == rule] for rule in titles]
     for ax, part, title in zip(axes, parts, titles.values(), strict=True):
         by_batch(ax, part)
         lost = part[part["value"].isna()].reset_index(drop=True)
         for i, row in lost.iterrows():
-            ax.plot(row["batch"], floor + 2.5 * i, "x", color=style_of(row["norm"])[0], markersize=6, markeredgewidth=1.8)
+            look = {"color": style_of(row["norm"])[0], "markersize": 6, "markeredgewidth": 1.8, "clip_on": False}
+            ax.plot(row["batch"], -0.04 + 0.09 * i, "x", transform=ax.get_xaxis_transform(), **look)
         ax.set_title(title)
     for ax, part in zip(axes, parts, strict=True):  # now that the axis they share is known
         label_ends(ax, (100 * part.groupby("norm")["value"].last()).to_dict())
@@ -577,7 +578,7 @@ def headline(trainings: pd.DataFrame, sweep: pd.DataFrame, spread: pd.DataFrame,
     fig, (left, middle, right) = plt.subplots(1, 3, figsize=(WIDTH, 2.2))
     dots(left, 100 * trainings["test"], trainings["test"].groupby(level=0).mean().sort_values().index)
     left.set(title=titles[0], xlabel="test accuracy (%)")
-    scaled = sweep[sweep["rule"] == "scaled"]
+    scaled = sweep[(sweep["rule"] == "scaled") & (sweep["batch"] <= 32)]  # as many images as Wu & He's largest
     by_batch(middle, scaled)
     middle.set(title=titles[1], ylabel="test accuracy (%)")
     label_ends(middle, (100 * scaled.groupby("norm")["value"].last()).to_dict())
@@ -605,18 +606,18 @@ def verdicts(claims: pd.DataFrame) -> Figure:
     ax.set_yticks(range(len(rows)), rows.index)
     ax.set_ylim(-0.6, len(rows) - 0.4)
     ax.set_xlabel("difference of test accuracy (points)")
-    handles = [plt.Line2D([], [], color=color, marker="o", linestyle="", label=word) for word, color in VERDICTS.items()]
+    used = {word: color for word, color in VERDICTS.items() if word in set(rows["verdict"])}
+    handles = [plt.Line2D([], [], color=color, marker="o", linestyle="", label=word) for word, color in used.items()]
     ax.legend(handles=handles, loc="best")
     return fig
 
 
 def dot_panels(values: dict[str, pd.Series], label: str) -> Figure:
     """A panel for each named series (fractions, indexed by variant), on a scale of its own, with a dot for each training;
-    all have the rows in the order of the first one's means, which a line joins. `label`: what is on the axes."""
+    all have the rows in the order of the first one's means. `label`: what is on the axes."""
     fig, axes = plt.subplots(1, len(values), figsize=(WIDTH, 1.9), sharey=True)
     order = next(iter(values.values())).groupby(level=0).mean().sort_values().index
     for ax, (title, series) in zip(axes, values.items(), strict=True):
-        ax.plot(100 * series.groupby(level=0).mean()[order], range(len(order)), color="#bbbbbb", linewidth=1, zorder=1)
         for y, variant in enumerate(order):
             own = 100 * series.loc[[variant]]
             ax.plot(own, [y] * len(own), "o", color=style_of(variant)[0], markersize=6, markeredgewidth=0, alpha=0.8)

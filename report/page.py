@@ -12,7 +12,8 @@ from report import say
 
 HERE = Path(__file__).resolve().parent
 TITLE = "Normalization in deep residual networks"
-SECTIONS = ("02_norm_sanity", "03_six_variants", "04_batch_size", "05_feature_quantiles")  # whose facts it has
+#: Whose facts it has.
+SECTIONS = ("02_norm_sanity", "03_six_variants", "04_batch_size", "05_feature_quantiles", "06_training_recipe")
 HEADLINE = ("Batch statistics win", "BN breaks at a batch of 2", "NN's features spread")  # its panels: claims
 
 
@@ -36,10 +37,11 @@ def headline(known: dict[str, pd.DataFrame], held: dict[str, bool]) -> Figure:
 def first_page(study: Study, missing: dict[str, str], folder: Path) -> tuple[dict, pd.DataFrame]:
     """The title page as pandoc's metadata, and every claim of the report with its verdict. `missing`: section -> why it has no
     facts; where one of SECTIONS is among them, there is no abstract. The figure is written into `folder`."""
+    committed = (study.profile, study.dataset) == ("paper", "cifar10")  # whose setting the abstract and the sections say
     page = {
         "title": TITLE,
         "subtitle": f"What the normalization layer does to a ResNet on {study.dataset_title()}",
-        "date": f"Profile {study.profile}, {datetime.date.today().isoformat()}",
+        "date": datetime.date.today().isoformat() if committed else f"{study.describe()}, {datetime.date.today().isoformat()}",
         "map": (HERE / "map.md").read_text() + "\n" + (HERE / "reading.md").read_text(),
         "numbersections": True,
     }
