@@ -144,7 +144,7 @@ TRANSFER_LRS = (Run.lr, 0.01)
 MORE_SEEDS = {
     "smoke": {"torch_bn": 1, "bn": 2, "gn": 1, "nn": 1},  # not all alike, so that tests see that
     "quick": {"torch_bn": 1, "bn": 1, "gn": 1, "nn": 1},
-    "paper": {"torch_bn": 2, "bn": 2, "in": 1, "bin": 2, "ln": 1, "gn": 2, "nn": 2},
+    "paper": {"torch_bn": 2, "bn": 2, "in": 1, "bin": 2, "ln": 1, "gn": 2, "nn": 2, "bn_8": 1},
 }
 
 ALL = tuple(NORMS)
@@ -153,13 +153,13 @@ NOTEBOOKS = {
     "01_resnet_bn": ("torch_bn", "more_seeds"),
     "02_norm_sanity": ("torch_bn", "bn", "more_seeds"),
     "03_six_variants": (*ALL, "more_seeds"),
-    "04_batch_size": ("bn", "gn", "bn_8", "gn_8", "sweep", "more_seeds"),
+    "04_batch_size": ("bn", "gn", "bn_8", "gn_8", "sweep", "more_seeds", "more_small"),
     "05_feature_quantiles": (*ALL, "more_seeds"),
     "06_training_recipe": ("recipes",),
     "07_grad_cam": (*ALL, "more_seeds"),
     "08_cnn_ablations": ("cnn",),
     "09_transfer": ("transfer",),
-    "10_discussion": (*ALL, "bn_8", "gn_8", "sweep", "more_seeds"),
+    "10_discussion": (*ALL, "bn_8", "gn_8", "sweep", "more_seeds", "more_small"),
 }
 
 #: All of it, the variants first.
@@ -263,13 +263,21 @@ class Study:
         return {name: self.with_seeds(common | changes) for name, changes in found.items()}
 
     def more_seeds(self) -> dict[str, list[Run]]:
-        """The variants of MORE_SEEDS, from further starts too where the study has only one; their names are those of the
-        variants, whose runs with the study's own seeds are among these."""
+        """The variants of MORE_SEEDS with the usual batch, from further starts too where the study has only one; their names
+        are those of the variants, whose runs with the study's own seeds are among these."""
+        return self.with_further_seeds(small=False)
+
+    def more_small(self) -> dict[str, list[Run]]:
+        """The same of the variants with small batches."""
+        return self.with_further_seeds(small=True)
+
+    def with_further_seeds(self, small: bool) -> dict[str, list[Run]]:
         found = {}
         for variant, count in MORE_SEEDS[self.profile].items():
-            own = self.runs(variant)
-            further = range(1, 1 + count) if len(self.seeds) == 1 else ()
-            found[variant] = own + [replace(own[0], seed=self.seeds[0] + i) for i in further]
+            if variant.endswith("_8") == small:
+                own = self.runs(variant)
+                further = range(1, 1 + count) if len(self.seeds) == 1 else ()
+                found[variant] = own + [replace(own[0], seed=self.seeds[0] + i) for i in further]
         return found
 
     def cnn(self) -> dict[str, list[Run]]:

@@ -21,8 +21,13 @@ from IPython.display import Markdown, display
 from lib import facts as facts_module
 from lib.study import Study
 
-ENGINE = jinja2.Environment(undefined=jinja2.StrictUndefined)  # a fact that is missing is an error
+#: A fact that is missing is an error; one that is no number is a dash.
+ENGINE = jinja2.Environment(undefined=jinja2.StrictUndefined, finalize=lambda value: "–" if is_nan(value) else value)
 SAID: dict[str, dict] = {}  # name -> what this notebook claimed, as a row of claims.csv
+
+
+def is_nan(value) -> bool:
+    return isinstance(value, float) and value != value
 
 
 class Written(str):
@@ -35,8 +40,8 @@ class Written(str):
 
 
 def number(value: float, digits: int = 1) -> str:
-    """A number with so many decimals and a true minus sign, which no zero has."""
-    return Written(f"{round(float(value), digits) + 0.0:.{digits}f}".replace("-", "−"))
+    """A number with so many decimals and a true minus sign, which no zero has; a dash for NaN."""
+    return Written("–" if is_nan(value) else f"{round(float(value), digits) + 0.0:.{digits}f}".replace("-", "−"))
 
 
 def interval(table: pd.DataFrame, name: str) -> str:
@@ -77,7 +82,7 @@ def rests_on(holds: str, facts: dict) -> str:
     for side in filter(re.compile("[a-z]").match, sides):
         with contextlib.suppress(jinja2.TemplateError, KeyError, TypeError):  # no expression, or of what is not there
             value = value_of(side, facts)
-            values[side] = f"{round(value, 3) if isinstance(value, float) else value}"
+            values[side] = "–" if is_nan(value) else f"{round(value, 3) if isinstance(value, float) else value}"
     return ", ".join(f"{side} = {value}" for side, value in values.items()) or holds
 
 

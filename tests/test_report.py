@@ -434,7 +434,7 @@ def test_figures_and_tables_are_numbered_alike_in_both(smoke):
     for kind, most in (("Figure", 18), ("Table", 12)):
         for appendix in ("", "A"):
             numbers = [int(n) for n in re.findall(rf"<strong>{kind} {appendix}(\d+)\.</strong>", html)]
-            assert numbers == list(range(1, len(numbers) + 1)) and len(numbers) >= 4
+            assert numbers == list(range(1, len(numbers) + 1)) and len(numbers) >= 3
             assert appendix or len(numbers) <= most
             assert {int(n) for n in re.findall(rf"{kind} {appendix}(\d+)\. ", text)} == set(numbers)
 
@@ -459,7 +459,7 @@ def test_prose_names_figures_and_tables_by_their_numbers(smoke, tmp_path):
         "Table 2 and Table 2",
     ]  # fmt: skip
     html = " ".join(re.sub("<pre.*?</pre>", "", (smoke[1] / "report.html").read_text(), flags=re.S).split())
-    assert "Figure 1 has both curves" in html and not re.search(r"(figure|table) (above|below)", html)
+    assert "Figure 1 shows neither" in html and not re.search(r"(figure|table) (above|below)", html)
 
 
 def test_the_appendix_has_numbers_of_its_own(tmp_path):
