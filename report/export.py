@@ -11,6 +11,7 @@ says "the table of recipes (notebook 01)". Below a heading "# Appendix" the numb
 """
 
 import base64
+import copy
 import json
 import os
 import re
@@ -206,9 +207,9 @@ def latex_environments(text: str) -> str:
 
 
 def outputs(found: list[NotebookNode], folder: Path, name: str, captions: Captions) -> list[str]:
-    parts, previous, said = [], None, False
-    for index, output in enumerate(found):
-        kind, holds = output.get("metadata", {}).get("caption"), output.get("metadata", {}).get("ok")
+    parts, previous = [], None
+    for index, output in enumerate(in_paragraphs(found)):
+        kind = output.get("metadata", {}).get("caption")
         if kind in captions.shown and previous is not None:
             label = captions.next(kind)
             caption = captions.named(emphasized(output.data["text/markdown"]))
@@ -218,14 +219,24 @@ def outputs(found: list[NotebookNode], folder: Path, name: str, captions: Captio
         text = render(output, folder, f"{name}-{index:02d}")
         if text and "text/markdown" in output.get("data", {}):
             text = captions.named(text)
-        if holds is False:
+        if output.get("metadata", {}).get("ok") is False:
             text = f"::: absent\n{text}\n:::"
-        if holds and said:  # what a cell says in a row is one paragraph
-            text = f"{parts.pop()} {text}"
-        previous, said = text, holds
+        previous = text
         if text:
             parts.append(text)
     return parts
+
+
+def in_paragraphs(found: list[NotebookNode]) -> list[NotebookNode]:
+    """The outputs of a cell, with what it says in a row as one: its sentences, or the claims that do not hold."""
+    joined = []
+    for output in found:
+        ok = output.get("metadata", {}).get("ok")
+        if ok is not None and joined and joined[-1].get("metadata", {}).get("ok") is ok:
+            joined[-1].data["text/markdown"] += (" " if ok else "; ") + output.data["text/markdown"]
+        else:
+            joined.append(copy.deepcopy(output))
+    return joined
 
 
 def emphasized(caption: str) -> str:
