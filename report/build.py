@@ -191,7 +191,7 @@ def combine(
     folder: Path, study: Study, left_out: dict[str, str], sources: Path, used: dict[str, list[runs.Result]]
 ) -> list[nbformat.NotebookNode]:
     """The cells of the executed notebooks in two parts and an appendix (of what they tag so, and of the runs `used`), and the
-    references. `left_out` is as of `waiting`."""
+    references. A section ends with one grey line for all its claims that do not hold. `left_out` is as of `waiting`."""
     cells, appended = [], []
     for name in NOTEBOOKS:
         if name == PART_TWO:
@@ -204,11 +204,26 @@ def combine(
         if not target.is_file():
             cells.append(new_markdown_cell(f"# {name}\n\n**This notebook was not executed.**"))
             continue
-        for cell in nbformat.read(target, as_version=4).cells:
-            if not tagged(cell, "papermill-error-cell-tag"):
-                (appended if tagged(cell, "appendix") else cells).append(cell)
+        section = [c for c in nbformat.read(target, as_version=4).cells if not tagged(c, "papermill-error-cell-tag")]
+        absent = without_absent(section)
+        cells += [cell for cell in section if not tagged(cell, "appendix")]
+        appended += [cell for cell in section if tagged(cell, "appendix")]
+        if absent:
+            listed = "; ".join(dict.fromkeys(absent))
+            cells.append(new_markdown_cell(f"::: absent\nNot in these runs (their facts are in claims.csv): {listed}.\n:::"))
     appended = [page_cell("appendix.md"), *appended, *appendix(used)]
     return [*cells, *numbered(appended), page_cell("references.md")]
+
+
+def without_absent(cells: list) -> list[str]:
+    """Take the grey lines out of a section's cells; the names of their claims, for one line at its end."""
+    names = []
+    for cell in cells:
+        if cell.cell_type == "code":
+            absent = [output for output in cell.outputs if output.get("metadata", {}).get("ok") is False]
+            names += [output.metadata["claim"] for output in absent]
+            cell.outputs = [output for output in cell.outputs if output not in absent]
+    return names
 
 
 def page_cell(name: str) -> nbformat.NotebookNode:
