@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from html import escape
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -483,12 +483,12 @@ def test_what_a_cell_says_in_a_row_is_one_paragraph(tmp_path):
 def test_a_section_has_one_grey_line_for_what_does_not_hold(smoke):
     study, target, _ = smoke
     html = " ".join((target / "report.html").read_text().split())
-    lines = re.findall(r'<div class="absent">(.*?)</div>', html)
+    lines = [unescape(line).replace("’", "'") for line in re.findall(r'<div class="absent">(.*?)</div>', html)]
     claims = pd.read_csv(build.notebook_folder(study) / "claims.csv", index_col=0)
     claims = claims[(claims["verdict"] == "not in these runs") & (claims["section"] != "abstract")]
     assert len(lines) == claims["section"].nunique() > 5
     for name in claims.index:
-        assert sum(escape(name, quote=False).replace("'", "’") in line.replace("'", "’") for line in lines) >= 1, name
+        assert any(name in line for line in lines), name
 
 
 def test_the_appendix_has_numbers_of_its_own(tmp_path):
