@@ -203,12 +203,9 @@ def seconds(arms: Arms) -> pd.Series:
 
 def on_validation(a: Result, b: Result) -> stats.Contrast:
     """Best validation accuracy of a training minus another's; their interval is of the images only."""
-    failed = a.failed or b.failed
-    return (
-        stats.Contrast(*[np.nan] * 4)
-        if failed
-        else stats.contrast({0: 1, 1: -1}, {0: [a.correct("val")], 1: [b.correct("val")]})
-    )
+    if a.failed or b.failed:
+        return stats.Contrast(*[np.nan] * 4)
+    return stats.contrast({"a": 1, "b": -1}, {"a": [a.correct("val")], "b": [b.correct("val")]})
 
 
 def tried(outputs: Path, pairs: dict[str, tuple[Run, Run]]) -> pd.DataFrame:
@@ -268,12 +265,6 @@ def distinct(arms: Arms) -> Arms:
     """Without what has the same runs as one before it."""
     first = {results[0].run.id: name for name, results in reversed(arms.items())}
     return {name: arms[name] for name in arms if name in first.values()}
-
-
-def finished(study: Study, plan: dict[str, list[Run]]) -> Arms:
-    """Of a plan what is trained already, in the order of the plan: nothing is trained for it."""
-    there = {name: all(runs.Folder(run, study.outputs).sound for run in planned) for name, planned in plan.items()}
-    return {name: [Result(run, study.outputs) for run in plan[name]] for name in plan if there[name]}
 
 
 def folder(study: Study) -> Path:

@@ -75,13 +75,13 @@ def show(fig: Figure, caption: str, alt: str = "") -> None:
     display(Markdown(f"_{caption}_"), metadata={"caption": "figure"})
 
 
-def table(frame: pd.DataFrame, caption: str, digits: int = 3, name: str = "") -> None:
-    """A table and its caption; the report numbers it, and knows it by its name, as "table of recipes", where another section
-    speaks of it. Floats get `digits` decimals. An index that has a name is the first column, with variants by their NAMES."""
+def table(frame: pd.DataFrame, caption: str, digits: int = 3) -> None:
+    """A table and its caption, which the report numbers. Floats get `digits` decimals. An index that has a name is the first
+    column, with variants by their NAMES."""
     if frame.index.name:
         frame = frame.rename(index=NAMES).reset_index()
     display(HTML(table_html(frame, digits)))
-    display(Markdown(f"_{caption}_"), metadata={"caption": "table"} | ({"name": name} if name else {}))
+    display(Markdown(f"_{caption}_"), metadata={"caption": "table"})
 
 
 def table_html(frame: pd.DataFrame, digits: int = 3) -> str:

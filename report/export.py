@@ -6,8 +6,7 @@
 They are registered under nbconvert's entry point by this project's pyproject.toml. Code is hidden in the PDF and folded in the
 HTML, but for cells whose code JupyterLab hides, which stay without. A Markdown output with metadata {"caption": "figure"} or
 {"caption": "table"} is the caption of the output before it and gets the next number, by which prose that says "figure above" or
-"the table below" then names it. With a "name" in its metadata, as "table of recipes", it is named by its number wherever prose
-says "the table of recipes (notebook 01)". Below a heading "# Appendix" the numbers are A1, A2, …
+"the table below" then names it. Below a heading "# Appendix" the numbers are A1, A2, …
 """
 
 import base64
@@ -132,20 +131,17 @@ class Captions:
     """The numbers of a notebook's figures and tables: 1, 2, … and, below a heading "# Appendix", A1, A2, …"""
 
     def __init__(self, cells: list[NotebookNode]):
-        self.labels, self.names = {"figure": [], "table": []}, {}
+        self.labels = {"figure": [], "table": []}
         self.shown, self.top = {"figure": 0, "table": 0}, 0  # captions so far, and figures before this section
         prefix, first = "", {"figure": 0, "table": 0}
         for cell in cells:
             if cell.cell_type == "markdown" and cell.source.startswith("# Appendix"):
                 prefix, first = "A", {kind: len(found) for kind, found in self.labels.items()}
             for output in cell.get("outputs", []):
-                metadata = output.get("metadata", {})
-                kind = metadata.get("caption")
+                kind = output.get("metadata", {}).get("caption")
                 if kind in self.labels:
                     label = f"{kind.capitalize()} {prefix}{len(self.labels[kind]) - first[kind] + 1}"
                     self.labels[kind].append(label)
-                    if metadata.get("name"):
-                        self.names[metadata["name"]] = label
 
     def begin_section(self) -> None:
         self.top = self.shown["figure"]
@@ -155,10 +151,7 @@ class Captions:
         return self.labels[kind][self.shown[kind] - 1]
 
     def named(self, text: str) -> str:
-        """With "(the) figure above", "table below", "figure at the top of this section" by their numbers, and what has a name
-        by its number."""
-        for name, label in self.names.items():
-            text = re.sub(rf"\b[Tt]he {re.escape(name)}(?: \(notebook \d+\))?", label, text)
+        """With "(the) figure above", "table below", "figure at the top of this section" by their numbers."""
 
         def number(match):
             kind, where = match[1].lower(), match[2]

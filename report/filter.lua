@@ -80,21 +80,19 @@ local function breakable(tbl)
   return {pandoc.RawBlock("typst", "#[#show figure: set block(breakable: true)"), tbl, pandoc.RawBlock("typst", "]")}
 end
 
-local function absent(div)
-  if FORMAT == "typst" and div.classes:includes("absent") then
-    local blocks = pandoc.Blocks {pandoc.RawBlock("typst", '#text(fill: rgb("#767676"), size: 9pt)[')}
-    blocks:extend(div.content)
-    blocks:insert(pandoc.RawBlock("typst", "]"))
-    return blocks
-  end
-end
-
-local function failed(div)
-  if FORMAT == "typst" and div.classes:includes("failed") then
-    local blocks = pandoc.Blocks {pandoc.RawBlock("typst", "#block(stroke: (left: 2pt + red), inset: (left: 8pt))[")}
-    blocks:extend(div.content)
-    blocks:insert(pandoc.RawBlock("typst", "]"))
-    return blocks
+-- A claim that does not hold, and a cell that failed.
+local LOOKS = {
+  absent = '#text(fill: rgb("#767676"), size: 9pt)[',
+  failed = "#block(stroke: (left: 2pt + red), inset: (left: 8pt))[",
+}
+local function marked(div)
+  for class, look in pairs(LOOKS) do
+    if FORMAT == "typst" and div.classes:includes(class) then
+      local blocks = pandoc.Blocks {pandoc.RawBlock("typst", look)}
+      blocks:extend(div.content)
+      blocks:insert(pandoc.RawBlock("typst", "]"))
+      return blocks
+    end
   end
 end
 
@@ -156,4 +154,4 @@ local function percent(inlines)
   return inlines
 end
 
-return {{Inlines = percent}, {RawInline = inline_html}, {RawBlock = native}, {Table = columns}, {Div = captioned}, {Table = breakable}, {Div = failed}, {Div = absent}, {Image = image}, {Pandoc = anchors}}
+return {{Inlines = percent}, {RawInline = inline_html}, {RawBlock = native}, {Table = columns}, {Div = captioned}, {Table = breakable}, {Div = marked}, {Image = image}, {Pandoc = anchors}}

@@ -18,8 +18,9 @@ HEADLINE = ("Batch statistics win", "BN breaks at a batch of 2", "NN's features 
 
 
 def setting(study: Study) -> dict:
+    """What the abstract says of the networks and the images."""
     run = study.runs("bn")[0]
-    return {"layers": 6 * run.n + 2, "epochs": run.epochs, "batch": run.batch_size, "data": study.dataset_title()}
+    return {"layers": 6 * run.n + 2, "batch": run.batch_size, "data": study.dataset_title()}
 
 
 def abstract(study: Study, known: dict[str, pd.DataFrame]) -> tuple[str, dict[str, bool]]:

@@ -385,14 +385,6 @@ def test_recipes_are_compared_with_the_one_in_use_and_borders_with_the_black_one
     assert (row["val"], row["value"]) == pytest.approx((0.4, 0.1))
 
 
-def test_finished_are_those_with_all_their_trainings(tmp_path):
-    one, two, three = (replace(SMALL, seed=seed) for seed in range(3))
-    made(tmp_path, one), made(tmp_path, three)
-    (Folder(three, tmp_path).path / "env.json").write_text("{}")  # damaged since
-    found = facts.finished(Study("smoke", outputs=tmp_path), {"a": [one], "b": [one, two], "c": [three]})
-    assert {name: [r.run for r in results] for name, results in found.items()} == {"a": [one]}
-
-
 # Trained networks
 
 
