@@ -33,7 +33,7 @@ test: .venv/installed-dev
 	$(BIN)/python -m pytest $(TESTS)
 
 verify: .venv/installed
-	$(BIN)/python -m lib.verify --outputs "$(OUTPUTS)" --data-dir "$(DATA_DIR)"
+	$(BIN)/python -m lib.engine.verify --outputs "$(OUTPUTS)" --data-dir "$(DATA_DIR)"
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

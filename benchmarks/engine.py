@@ -19,7 +19,6 @@ tutorials are.
 import time
 from collections.abc import Callable
 from pathlib import Path
-from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -30,10 +29,13 @@ from torchvision import transforms
 from tqdm.auto import tqdm
 
 from lib import data as data_module
-from lib import runs, train, winograd
+from lib import train
+from lib.engine import machine
+from lib.engine.commands import Parser
+from lib.engine.compiled import bf16_is_emulated
 from lib.norms import NORMS
-from lib.resnet import ResNet, bf16_is_slow
-from lib.runs import Run
+from lib.resnet import ResNet
+from lib.run import Run
 
 CSV = Path(__file__).with_name("engine.csv")
 
@@ -79,8 +81,7 @@ def tutorial_epoch(data: data_module.Data, batch_size: int, device: torch.device
         for inputs, labels in loader:
             inputs, labels = inputs.to(device), labels.to(device)
             optimizer.zero_grad()
-            with patch.object(winograd, "fits", return_value=False):  # which leaves PyTorch's convolution
-                outputs = model(inputs)
+            outputs = model(inputs)
             loss = criterion(outputs, labels)
             loss.backward()
             optimizer.step()
@@ -142,12 +143,12 @@ def ratio(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def main(argv=None) -> None:
-    parser = train.Parser(prog="python -m benchmarks.engine", description=__doc__.split("\n")[0])
+    parser = Parser(prog="python -m benchmarks.engine", description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="fewer rounds, and engine.csv is left as it is")
     quick = parser.parse_args(argv).quick
-    train.keep_freed_memory()
+    machine.keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    precision, of_pytorch = "bf16", "float32" if device.type == "cpu" and bf16_is_slow() else "bf16"
+    precision, of_pytorch = "bf16", "float32" if device.type == "cpu" and bf16_is_emulated() else "bf16"
     rounds, large, small = (5, 768, 128) if quick else (9, 1536, 256)
     data = {128: random_data(large), 8: random_data(small)}
     loops = {
@@ -186,7 +187,7 @@ def keep(rows: list[dict], figures: dict[str, float], precision: str, device: to
     """engine.csv, a machine's rows in the place of those that it had before."""
     rows = rows + [{"what": name, "ratio": value} for name, value in figures.items()]
     table = pd.DataFrame(rows).assign(precision=precision, threads=torch.get_num_threads())
-    table.insert(0, "device", runs.environment(device)["device"])
+    table.insert(0, "device", machine.environment(device)["device"])
     if CSV.exists():
         before = pd.read_csv(CSV)
         table = pd.concat([before[before["device"] != table["device"][0]], table])

@@ -23,8 +23,11 @@ import torch
 from tqdm.auto import tqdm
 
 from benchmarks.engine import random_data
-from lib import cam, runs, train
-from lib.runs import ROOT, Run
+from lib import cam, train
+from lib.data import ROOT
+from lib.engine import machine
+from lib.engine.commands import Parser
+from lib.run import Run
 from lib.study import EVERYTHING, Study
 from report import build
 
@@ -45,7 +48,7 @@ SEEDS = (1, 4, 16)  # times 9 variants: runs in the report
 
 def trainer(n: int, batch_size: int, image_size: int, images: int | None = None) -> train.Trainer:
     """On random images; at least two batches, and about as many pixels as 1,024 of CIFAR-10's images have."""
-    train.keep_freed_memory()
+    machine.keep_freed_memory()
     torch.set_num_threads(1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     images = images or max(2, 1024 * 32**2 // image_size**2 // batch_size) * batch_size
@@ -129,7 +132,7 @@ def report_building() -> list[dict]:
 
 def main(argv=None) -> None:
     parts = {what: lambda what=what: growth(what) for what in GROWING} | {"jobs": side_by_side, "report": report_building}
-    parser = train.Parser(prog="python -m benchmarks.growth", description=__doc__.split("\n\n")[0])
+    parser = Parser(prog="python -m benchmarks.growth", description=__doc__.split("\n\n")[0])
     parser.add_argument("--only", nargs="+", choices=tuple(parts), default=tuple(parts))
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
@@ -138,7 +141,7 @@ def main(argv=None) -> None:
         print(json.dumps(measure_maps(setting["gradcam"]) if "gradcam" in setting else measure(setting)))
         return
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    about = {"device": runs.environment(device)["device"], "precision": PRECISION}
+    about = {"device": machine.environment(device)["device"], "precision": PRECISION}
     for what in args.only:
         found = pd.DataFrame(parts[what]()).assign(**about)
         print(found.drop(columns=list(about)).to_string(index=False, float_format="{:.1f}".format))

@@ -11,9 +11,9 @@ import sys
 import numpy as np
 from scipy.stats import ttest_rel
 
-from lib.runs import Result
+from lib.engine.commands import Parser, command
+from lib.engine.store import Result
 from lib.study import PRECISION_SEEDS, Study, parse_seeds
-from lib.train import Parser, command
 
 SEEDS = ",".join(map(str, PRECISION_SEEDS))
 

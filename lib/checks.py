@@ -6,6 +6,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from lib.engine.compiled import compiled
 from lib.norms import BatchInstanceNorm2d, BatchNorm2d, GroupNorm2d, InstanceNorm2d, LayerNorm2d
 
 
@@ -117,7 +118,8 @@ def float32_table() -> pd.DataFrame:
     rows = {}
     for name, (ours, theirs) in pairs(16).items():
         near = [x for case, x in cases().items() if "1e4" not in case]
-        errors = {w: [float32_errors(layer, theirs, x) for x in near] for w, layer in (("ours", ours), ("PyTorch's", theirs))}
+        layers = {"ours": compiled(ours), "PyTorch's": theirs}
+        errors = {whose: [float32_errors(layer, theirs, x) for x in near] for whose, layer in layers.items()}
         rows[name.lower()] = {whose: pd.DataFrame(found).max().max() for whose, found in errors.items()}
     return pd.DataFrame(rows).T.rename_axis("variant")
 
@@ -128,7 +130,7 @@ def group_norm_errors(mean: float = 1e3, std: float = 0.1) -> pd.DataFrame:
     x = mean + std * torch.randn(8, 16, 8, 8)
     exact = nn.GroupNorm(4, 16).double()(x.double())
     rows = []
-    for name, layer in (("PyTorch's", nn.GroupNorm(4, 16)), ("ours", GroupNorm2d(4, 16))):
+    for name, layer in (("PyTorch's", nn.GroupNorm(4, 16)), ("ours", compiled(GroupNorm2d(4, 16)))):
         for form in (torch.contiguous_format, torch.channels_last):
             error = (layer(x.contiguous(memory_format=form)).double() - exact).abs().max().item()
             form_name = "channels-last" if form is torch.channels_last else "contiguous"

@@ -1,8 +1,8 @@
 """What the stored trainings say, as tidy DataFrames: one row for each subject, fractions unrounded, and no sentences.
 
-A group of trainings is `arms`: variant -> its finished trainings (lib.runs.Result), one for each seed. Frames are indexed by
-variant unless said. Where a training failed (it diverged, or fell back to chance), its variant has NaN: no number is of the
-lucky seeds alone.
+A group of trainings is `arms`: variant -> its finished trainings (lib.engine.store.Result), one for each seed. Frames are
+indexed by variant unless said. Where a training failed (it diverged, or fell back to chance), its variant has NaN: no number
+is of the lucky seeds alone.
 """
 
 import itertools
@@ -14,9 +14,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib import metrics, norms, runs, stats
+from lib import metrics, norms, stats
 from lib.data import Data
-from lib.runs import SPLITS, Result, Run
+from lib.engine import store
+from lib.engine.store import Result
+from lib.run import SPLITS, Run
 from lib.study import BLACK, LABELS, Study
 from lib.train import evaluate
 
@@ -213,7 +215,7 @@ def tried(outputs: Path, pairs: dict[str, tuple[Run, Run]]) -> pd.DataFrame:
     one's best validation accuracy (`val`), and value, low, high of it minus the second's; NaN where the two are one run."""
     rows = {}
     for name, pair in pairs.items():
-        if all(runs.Folder(run, outputs).sound for run in pair):
+        if all(store.Folder(run, outputs).sound for run in pair):
             a, b = (Result(run, outputs) for run in pair)
             difference = on_validation(a, b)._asdict() if a.run != b.run else {}
             rows[name] = {"val": np.nan if a.failed else a.score(split="val")} | difference
@@ -276,7 +278,7 @@ def save(study: Study, section: str, **facts: pd.DataFrame) -> None:
     """Each as a CSV file of its name, for the pages and sections that read them."""
     (folder(study) / section).mkdir(parents=True, exist_ok=True)
     for name, frame in facts.items():
-        runs.write_file(folder(study) / section / f"{name}.csv", frame.to_csv().encode())
+        store.write_file(folder(study) / section / f"{name}.csv", frame.to_csv().encode())
 
 
 def load(study: Study, *required: str) -> dict[str, pd.DataFrame]:

@@ -1,12 +1,29 @@
-"""Networks beside the study's own: the six-convolution CNN of an earlier study, and torchvision's ResNet-50 for transfer."""
+"""The network of a run; beside the study's own an earlier study's six-convolution CNN, and torchvision's ResNet-50."""
+
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lib.engine.compiled import compiled
+from lib.resnet import ResNet
+
+if TYPE_CHECKING:
+    from lib.run import Run
+
 ACTIVATIONS = {"relu": nn.ReLU, "identity": nn.Identity, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
 #: What stands after the fifth convolution and after the second linear layer: batch norm, dropout or nothing.
 REGULARIZERS = ("torch_bn", "dropout", "nn")
+
+
+def network(run: "Run") -> nn.Module:
+    """The network that a run trains, with new weights, in its fast form."""
+    if run.model == "cnn":
+        return compiled(CNN(run.classes, run.norm, run.activation))
+    if run.model == "resnet50":
+        return ResNet50(run.classes)
+    return compiled(ResNet(run.n, run.classes, run.norm, run.group_size, run.initialization))
 
 
 class CNN(nn.Module):

@@ -21,8 +21,6 @@ normalization functions is called here; the statistics are float32 even if x is 
 import torch
 from torch import Tensor, nn
 
-from lib import kernels
-
 
 def image(t: Tensor) -> Tensor:
     """(N, C) -> (N, C, 1, 1), to be broadcast over H and W."""
@@ -45,11 +43,10 @@ def pool(m: Tensor, v: Tensor, dim: int) -> tuple[Tensor, Tensor]:
 
 
 class Norm2d(nn.Module):
-    """What the five share: `weight` and `bias` of shape (C,), the input check and the map.
+    """What the five share: `weight` and `bias` of shape (C,), the check of the input, and the map.
 
-    A subclass gives `table(m, v)`, which pools the moments and returns scale and shift, each (N, C), and `sets()`, which
-    says the same in two numbers for the compiled form in lib.kernels: how many neighbouring channels share their
-    statistics, and whether all images do.
+    A subclass gives `table(m, v, pixels)`, which pools the moments of maps of so many pixels and returns scale and shift, each
+    (N, C). ValueError for a number of channels or an eps that cannot be.
     """
 
     def __init__(self, num_channels: int, eps: float = 1e-5, affine: bool = True):
@@ -62,34 +59,13 @@ class Norm2d(nn.Module):
         self.register_parameter("weight", nn.Parameter(torch.ones(num_channels)) if affine else None)
         self.register_parameter("bias", nn.Parameter(torch.zeros(num_channels)) if affine else None)
 
-    def forward(self, x: Tensor, shortcut: Tensor | None = None, relu: bool = False) -> Tensor:
-        """(N, C, H, W) -> (N, C, H, W) in x's dtype: the norm, plus a shortcut of the same shape, through ReLU.
-
-        ValueError if x has another shape or too few values, or if the shortcut's shape is not x's.
-        """
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H, W) in x's dtype. ValueError if x has another shape or too few values."""
         self.check(x)
-        if shortcut is not None and shortcut.shape != x.shape:
-            raise ValueError(f"the shortcut has shape {tuple(shortcut.shape)}; it must be that of x, {tuple(x.shape)}")
-        fit = kernels.fit(x, (self.weight, getattr(self, "rho", None), getattr(self, "running_mean", None)))
-        return self.compiled(x, shortcut, relu) if fit else self.plain(x, shortcut, relu)
-
-    def plain(self, x: Tensor, shortcut: Tensor | None = None, relu: bool = False) -> Tensor:
-        """As the formula stands above: on a GPU, and in float64."""
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         m, v = moments(wide)
-        scale, shift = self.table(m, v)
-        y = image(scale) * (wide - image(m)) + image(shift)
-        y = y if shortcut is None else y + shortcut
-        return (y.relu() if relu else y).to(x.dtype)
-
-    def compiled(self, x: Tensor, shortcut: Tensor | None = None, relu: bool = False) -> Tensor:
-        """The same by lib.kernels: on a CPU."""
-        parameters = self.weight, self.bias, getattr(self, "rho", None)
-        return kernels.normalize(x, shortcut, relu, *parameters, *self.sets(), self.eps, *self.running())
-
-    def running(self) -> tuple[Tensor | None, Tensor | None, float | None]:
-        """Running mean and variance (C,), if there are any, and the weight of a new batch in training, which then counts."""
-        return None, None, None
+        scale, shift = self.table(m, v, x.shape[2] * x.shape[3])
+        return (image(scale) * (wide - image(m)) + image(shift)).to(x.dtype)
 
     def check(self, x: Tensor) -> None:
         name = type(self).__name__
@@ -109,10 +85,7 @@ class Norm2d(nn.Module):
 class LayerNorm2d(Norm2d):
     """Layer normalization over (C, H, W) of each image: nn.GroupNorm(1, C)."""
 
-    def sets(self):
-        return self.num_channels, False
-
-    def table(self, m, v):
+    def table(self, m, v, pixels):
         mu, var = pool(m, v, dim=1)  # (N, 1)
         rstd = (var + self.eps).rsqrt().expand_as(m)
         return self.affine_map(rstd, rstd * (m - mu))
@@ -127,10 +100,7 @@ class GroupNorm2d(Norm2d):
             raise ValueError(f"{num_groups!r} groups do not divide {num_channels} channels; give a divisor of it")
         self.num_groups = num_groups
 
-    def sets(self):
-        return self.num_channels // self.num_groups, False
-
-    def table(self, m, v):
+    def table(self, m, v, pixels):
         m_grouped, v_grouped = (t.view(len(m), self.num_groups, -1) for t in (m, v))  # (N, G, C/G)
         mu, var = pool(m_grouped, v_grouped, dim=2)  # (N, G, 1)
         rstd = (var + self.eps).rsqrt()
@@ -162,10 +132,7 @@ class InstanceNorm2d(Norm2d):
         super().check(x)
         check_map_size(self, x)
 
-    def sets(self):
-        return 1, False
-
-    def table(self, m, v):
+    def table(self, m, v, pixels):
         return self.affine_map((v + self.eps).rsqrt(), torch.zeros_like(m))
 
 
@@ -188,41 +155,31 @@ class BatchNorm2d(Norm2d):
 
     def check(self, x):
         super().check(x)
-        self.values = x.numel() // max(self.num_channels, 1)  # per channel
-        if self.training and self.values < 2:
+        if self.training and x.numel() < 2 * self.num_channels:
             raise ValueError(
                 f"{type(self).__name__} in training was given shape {tuple(x.shape)}; with one value per channel "
                 "there is no variance, so N * H * W must be at least 2"
             )
 
-    def sets(self):
-        return 1, True
-
-    def running(self):
-        return self.running_mean, self.running_var, self.count_batch() if self.training else None
-
-    def count_batch(self) -> float:
-        """The weight of a new batch in the running statistics."""
+    def new_batch(self) -> float:
+        """Count a training batch, and return its weight in the running statistics."""
         self.num_batches_tracked.add_(1)  # quicker than +=, which assigns the buffer anew
         return self.momentum if self.momentum is not None else 1 / self.num_batches_tracked.item()
 
-    def statistics(self, m: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    def statistics(self, m: Tensor, v: Tensor, pixels: int) -> tuple[Tensor, Tensor]:
         """Mean and biased variance of each channel, (1, C): of this batch in training, the running ones in eval."""
         if not self.training:
             return self.running_mean[None], self.running_var[None]
         mu, var = pool(m, v, dim=0)
-        self.update(mu[0], var[0])
+        with torch.no_grad():
+            weight, values = self.new_batch(), len(m) * pixels
+            unbiased = var[0] * (values / (values - 1))
+            self.running_mean.lerp_(mu[0].to(self.running_mean.dtype), weight)
+            self.running_var.lerp_(unbiased.to(self.running_var.dtype), weight)
         return mu, var
 
-    @torch.no_grad()
-    def update(self, mu: Tensor, var: Tensor) -> None:
-        weight = self.count_batch()
-        unbiased = var * (self.values / (self.values - 1))
-        self.running_mean.lerp_(mu.to(self.running_mean.dtype), weight)
-        self.running_var.lerp_(unbiased.to(self.running_var.dtype), weight)
-
-    def table(self, m, v):
-        mu, var = self.statistics(m, v)
+    def table(self, m, v, pixels):
+        mu, var = self.statistics(m, v, pixels)
         rstd = (var + self.eps).rsqrt().expand_as(m)
         return self.affine_map(rstd, rstd * (m - mu))
 
@@ -245,8 +202,8 @@ class BatchInstanceNorm2d(BatchNorm2d):
         super().check(x)
         check_map_size(self, x)
 
-    def table(self, m, v):
-        mu, var = self.statistics(m, v)
+    def table(self, m, v, pixels):
+        mu, var = self.statistics(m, v, pixels)
         batch, instance = self.rho * (var + self.eps).rsqrt(), (1 - self.rho) * (v + self.eps).rsqrt()
         return self.affine_map(batch + instance, batch * (m - mu))
 

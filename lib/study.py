@@ -12,11 +12,14 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 
-from lib import data, jobs, runs, transfer
+from lib import data
 from lib.data import Data
+from lib.engine import folders, jobs, machine, weights
+from lib.engine.commands import Parser, command
+from lib.engine.store import Folder, Result, check_folder
 from lib.norms import NORMS
-from lib.runs import Result, Run
-from lib.train import Parser, check_data, check_device, command, complete, load_data, write_results
+from lib.run import Run, allow
+from lib.train import load_data
 
 #: What a profile changes of a Run's defaults, which are the assignment's setting.
 PROFILES = {
@@ -186,12 +189,12 @@ class Study:
     backend: str = "local"  # of lib.jobs.BACKENDS
 
     def __post_init__(self):
-        runs.allow("profile", self.profile, tuple(PROFILES))
+        allow("profile", self.profile, tuple(PROFILES))
         data.check_name(self.dataset)
         object.__setattr__(self, "seeds", parse_seeds(self.seeds))
         jobs.number_of_jobs(self.jobs, self.backend)
         for name in ("data_dir", "outputs"):
-            object.__setattr__(self, name, runs.check_folder(name, getattr(self, name)))
+            object.__setattr__(self, name, check_folder(name, getattr(self, name)))
         allowed = [field.name for field in fields(Run) if field.name != "seed"]
         if not isinstance(self.changes, dict) or not set(self.changes) <= set(allowed):
             raise ValueError(f"changes is {self.changes!r}; it must be a dict whose keys are among {', '.join(allowed)}")
@@ -225,7 +228,7 @@ class Study:
         """What runs on a folder of images must know of it, for which all its files are read, once for each Study."""
         if not self.dataset.startswith("folder:"):
             return {}
-        classes = len(data.class_names(data.folder_path(self.dataset)))
+        classes = len(folders.class_names(data.folder_path(self.dataset)))
         return {"classes": classes, "data_hash": data.fingerprint(self.dataset)}
 
     def own(self, norm: str) -> dict:
@@ -289,7 +292,7 @@ class Study:
         """factor -> its level with the highest mean validation accuracy, of those that converged with every seed. Empty as long
         as a run is missing."""
         plan = self.cnn()
-        if not all(runs.Folder(run, self.outputs).sound for planned in plan.values() for run in planned):
+        if not all(Folder(run, self.outputs).sound for planned in plan.values() for run in planned):
             return {}
         found = {name: [Result(run, self.outputs) for run in planned] for name, planned in plan.items()}
         score = {
@@ -330,7 +333,7 @@ class Study:
             found["backbone"] = self.with_seeds(task | other)
             starts = [run.id for run in found["backbone"]]
         else:
-            source = transfer.source_run(backbone, self.outputs)
+            source = weights.source_run(backbone, self.outputs)
             if source.model != "resnet":
                 raise ValueError(f"backbone is {backbone}, a run of the model {source.model}; it must be one of a resnet")
             task |= {name: getattr(source, name) for name in ("norm", "n", "group_size")} | self.own(source.norm)
@@ -364,34 +367,14 @@ class Study:
     def lost_starts(self, planned: dict[str, Run]) -> set[str]:
         """Ids of those of the planned runs (id -> Run) that others would start from and that diverged."""
         starts = [planned[run.init] for run in planned.values() if run.init in planned]
-        return {run.id for run in starts if runs.Folder(run, self.outputs).sound and Result(run, self.outputs).diverged}
+        return {run.id for run in starts if Folder(run, self.outputs).sound and Result(run, self.outputs).diverged}
 
     def fit_all(self, plan: dict[str, list[Run]], progress: bool = True) -> Results:
-        """The finished runs of a plan, which names them. Every missing run is held against its data before any is trained,
-        then as many are trained side by side as `jobs` says; those that start from another's weights come last, and are left
-        out where that one diverged, since nothing can start from it; a name of which no run is left is left out too."""
-        planned = {run.id: run for runs_of_one in plan.values() for run in runs_of_one}
-        for run in planned.values():
-            if run.init not in planned and not runs.Folder(run, self.outputs).sound:
-                transfer.initial_weights(run, self.outputs)
-        if any(run.init not in ("", "imagenet") for run in planned.values()) and not all(run.init for run in planned.values()):
-            self.fit_all({"": [run for run in planned.values() if not run.init]}, progress)
-            lost = self.lost_starts(planned)
-            planned = {run.id: run for run in planned.values() if run.init not in lost}
-        missing, loaded = [run for run in planned.values() if not runs.Folder(run, self.outputs).sound], {}
-        for run in missing:
-            loaded[run.data_key] = loaded.get(run.data_key) or load_data(run, self.data_dir)
-            check_data(run, loaded[run.data_key])
-            transfer.initial_weights(run, self.outputs)
-        elsewhere = self.backend != "local"
-        if (missing and elsewhere) or (len(missing) > 1 and jobs.number_of_jobs(self.jobs, self.backend) > 1):
-            jobs.train_all(missing, self.outputs, self.data_dir, self.jobs, self.backend, progress)
-
-        for run in planned.values():
-            complete(run, self.outputs, self.data_dir, None, progress, loaded.get(run.data_key))
-        write_results(self.outputs, bool(missing))
-        kept = {name: [run for run in plan[name] if run.id in planned] for name in plan}
-        return {name: [Result(run, self.outputs) for run in kept[name]] for name in plan if kept[name]}
+        """The finished runs of a plan, which names them, as of jobs.fit_all; a name of which no run is left is left out."""
+        planned = [run for runs_of_one in plan.values() for run in runs_of_one]
+        found = jobs.fit_all(planned, self.outputs, self.data_dir, self.jobs, self.backend, progress)
+        results = {name: [found[run.id] for run in plan[name] if run.id in found] for name in plan}
+        return {name: kept for name, kept in results.items() if kept}
 
     def data(self) -> Data:
         """The data that every run of this study sees."""
@@ -469,7 +452,7 @@ def parse_seeds(seeds) -> tuple[int, ...]:
 def project_path(path: str | Path) -> Path:
     """A notebook's path parameter: relative to the project's top folder, wherever Jupyter was started."""
     return (
-        runs.ROOT / Path(path).expanduser() if isinstance(path, (str, Path)) and str(path) else path
+        data.ROOT / Path(path).expanduser() if isinstance(path, (str, Path)) and str(path) else path
     )  # Study names what is wrong
 
 
@@ -490,10 +473,10 @@ def main(argv=None) -> int:
     def work() -> int:
         names = EVERYTHING if args.variants is None else args.variants.split(",")
         for name in names:
-            runs.allow("variant", name, EVERYTHING)
+            allow("variant", name, EVERYTHING)
         where = {"jobs": args.jobs, "backend": args.backend}
         if args.backend == "local":
-            print(f"what is missing is trained on {runs.device_name(check_device(args.device))}", flush=True)
+            print(f"what is missing is trained on {machine.device_name(machine.check_device(args.device))}", flush=True)
         elif args.device:
             raise ValueError(f"device is {args.device}, but the backend is {args.backend}, whose workers have their own")
         study = Study(args.profile, args.dataset, args.data_dir, args.seeds, args.outputs, **where)

@@ -1,9 +1,6 @@
 """fit(run): train it, resume it, or return it at once when it is done."""
 
-import argparse
 import contextlib
-import ctypes
-import functools
 import io
 import math
 import sys
@@ -17,11 +14,14 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from lib import data as data_module
-from lib import metrics, runs, transfer
-from lib.networks import CNN
+from lib import metrics
+from lib.engine import machine, store, weights
+from lib.engine.commands import Parser, command
+from lib.engine.store import Folder, Result
+from lib.networks import CNN, network
 from lib.norms import gates, keep_gates
 from lib.resnet import ResNet
-from lib.runs import Folder, Result, Run
+from lib.run import Run
 
 
 def fit(run: Run, outputs="outputs", data_dir="data", device=None, progress: bool = True, data=None) -> Result:
@@ -31,84 +31,25 @@ def fit(run: Run, outputs="outputs", data_dir="data", device=None, progress: boo
     threads changes the rounding, and so the same Run is the same bit for bit however many are trained at a time. ValueError for
     data that do not fit the run, before anything is trained; OSError where files cannot be written; what is complete stays.
     """
-    outputs, data_dir = runs.check_folder("outputs", outputs), runs.check_folder("data_dir", data_dir)
-    trained = complete(run, outputs, data_dir, device, progress, data)
-    write_results(outputs, trained)
-    return Result(run, outputs)
+    outputs, data_dir = store.check_folder("outputs", outputs), store.check_folder("data_dir", data_dir)
+    found = store.find(run, outputs)
+    result = found or complete(run, outputs, data_dir, device, progress, data)
+    store.write_results(outputs, must=not found)
+    return result
 
 
-def write_results(outputs, trained: bool) -> None:
-    """The table of all results, which a stop may have left behind; a folder that is only read need not be writable."""
-    try:
-        runs.write_results(outputs)
-    except OSError:
-        if trained:
-            raise
-
-
-def complete(run: Run, outputs, data_dir, device, progress: bool, data=None, start: dict | None = None) -> bool:
-    """What `fit` does, but for the table of all results. Whether there was something to do. `start` is what
-    `transfer.initial_weights` gives, where the run that it comes from is not at hand."""
-    folder = Folder(run, outputs)
-    if folder.sound:
-        return False
-    device = check_device(device)
-    start = transfer.initial_weights(run, outputs) if start is None else start
-    keep_freed_memory()
+def complete(run: Run, outputs, data_dir, device=None, progress: bool = False, data=None, start: dict | None = None) -> Result:
+    """The finished run, trained now as far as it must be; one process at a time. `start`: its first weights, if known."""
+    folder, device = Folder(run, outputs), machine.check_device(device)
+    start = weights.initial_weights(run, outputs) if start is None else start
+    machine.keep_freed_memory()
     data = (data or load_data(run, data_dir)).to(device)
     current = torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
-    with folder.lock(say=tqdm.write), one_cpu_thread(), full_float32(), current:
+    with folder.lock(say=tqdm.write), machine.one_cpu_thread(), machine.full_float32(), current:
         folder.set_damage_aside(say=tqdm.write)
         if not folder.done:
             train(run, data, folder, device, progress, start)
-    return True
-
-
-def check_device(device) -> torch.device:
-    """None is the GPU if there is one, else the CPU. ValueError for a device that is not here."""
-    try:
-        found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    except (RuntimeError, TypeError):
-        found = None
-    here = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-    if found is None or found.type not in ("cpu", "cuda") or (found.type == "cuda" and f"cuda:{found.index or 0}" not in here):
-        raise ValueError(f"device is {device!r}; here are {', '.join(here)}")
-    return found
-
-
-@contextlib.contextmanager
-def one_cpu_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextlib.contextmanager
-def full_float32():
-    """What is called float32 is float32 on a GPU too and not TF32, whatever a notebook has set; afterwards that holds again."""
-    settings = torch.backends.cudnn.conv, torch.backends.cuda.matmul
-    before = [setting.fp32_precision for setting in settings]
-    for setting in settings:
-        setting.fp32_precision = "ieee"
-    try:
-        yield
-    finally:
-        for setting, precision in zip(settings, before, strict=True):
-            setting.fp32_precision = precision
-
-
-@functools.cache
-def keep_freed_memory() -> None:
-    """Let glibc keep large blocks that were freed. By default it gives them back to the system, which clears them page by
-    page when the next step asks for the same again: a third of the time of our norms. Nothing happens without glibc."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt:
-        trim_threshold, mmap_threshold = -1, -3  # malloc.h
-        mallopt(mmap_threshold, 32 * 2**20)  # the most that it takes
-        mallopt(trim_threshold, 2**31 - 1)
+    return Result(run, outputs)
 
 
 def load_data(run: Run, data_dir) -> data_module.Data:
@@ -157,7 +98,7 @@ def new_model(run: Run) -> nn.Module:
     convolutions' biases draw from the same random numbers."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(run.seed)  # and no GPU's, which fork_rng would not set back
-        return runs.network(run)
+        return network(run)
 
 
 def new_optimizer(run: Run, model: nn.Module) -> torch.optim.Optimizer:
@@ -191,7 +132,7 @@ def learning_rate(run: Run, epoch: float) -> float:
 def train(run: Run, data: data_module.Data, folder: Folder, device: torch.device, progress: bool, start: dict) -> None:
     folder.write_json("config.json", vars_of(run))
     model = new_model(run)
-    transfer.start_from(model, start, data)
+    weights.start_from(model, start, data)
     model.to(device, memory_format=torch.channels_last)
     optimizer = new_optimizer(run, model)
     state = folder.load_checkpoint(say=tqdm.write)
@@ -200,7 +141,7 @@ def train(run: Run, data: data_module.Data, folder: Folder, device: torch.device
     else:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-    state["environment"] = runs.together(state.get("environment"), runs.environment(device))
+    state["environment"] = machine.together(state.get("environment"), machine.environment(device))
 
     trainer = Trainer(run, model, optimizer, data)
     done, total = (epochs * trainer.steps for epochs in (state["epoch"], run.epochs))
@@ -385,25 +326,6 @@ def finish(run: Run, model, data, folder: Folder, state: dict) -> None:
         },
     )
     folder.seal()
-
-
-def command(work) -> int:
-    """The exit code of a command line's `work()`: what its user can mend is one sentence, not a traceback."""
-    try:
-        return work()
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last finished epoch", file=sys.stderr)
-        return 130
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse, whose errors are one sentence too: the usage is what --help shows."""
-
-    def error(self, message):
-        self.exit(2, f"error: {message}; {self.prog} --help shows what is allowed\n")
 
 
 def main(argv=None) -> int:

@@ -1,94 +1,22 @@
 """What a trained network is worth elsewhere: as another run's start, and its features for a support vector machine."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lib import data as data_module
-from lib import runs, stats
-from lib.networks import ResNet50
-from lib.runs import Result, Run
+from lib import stats
+from lib.engine.store import Result
+from lib.engine.weights import imagenet_weights, source_run, start_from
+from lib.networks import ResNet50, network
+from lib.run import allow
 
 if TYPE_CHECKING:
     from lib.study import Study
-
-LAST = "linear."  # the layer whose weights are not taken over: it is of the other task's classes
-
-
-def initial_weights(run: Run, outputs) -> dict[str, Tensor]:
-    """What `run.init` names: name -> tensor, without the last layer; empty for a start from random weights. ValueError if the
-    run that it names is not finished or is of another network, or if ImageNet's weights cannot be had."""
-    if not run.init:
-        return {}
-    if run.init == "imagenet":
-        return {f"body.{name}": tensor for name, tensor in imagenet_weights().items()}
-    source = source_run(run.init, outputs)
-    same = ("model", "n", "norm", "group_size", "activation")
-    differ = [name for name in same if getattr(source, name) != getattr(run, name)]
-    if differ:
-        raise ValueError(f"init is {run.init}, which differs in {', '.join(differ)}; it must be a run of the same network")
-    state = Result(source, outputs).model().state_dict()
-    return {name: tensor for name, tensor in state.items() if not name.startswith(LAST)}
-
-
-def source_run(run_id: str, outputs) -> Run:
-    path = Path(outputs) / "runs" / run_id
-    run = runs.read_run(path)
-    if run is None or run.id != run_id or not runs.Folder(run, outputs).sound:
-        raise ValueError(f"init or backbone is {run_id!r}, which is no finished run in {path.parent}; train it first")
-    if Result(run, outputs).diverged:
-        raise ValueError(
-            f"init or backbone is {run_id}, whose loss became no number; give a run that converged, or another seed"
-        )
-    return run
-
-
-def start_from(model: nn.Module, weights: dict[str, Tensor], data: data_module.Data) -> None:
-    """Put `initial_weights` into a new model; the last layer keeps its own."""
-    if isinstance(model, ResNet50) and weights:
-        model.pixels(data.mean.cpu(), data.std.cpu())
-    model.load_state_dict(model.state_dict() | weights)
-
-
-def weights_entry():
-    from torchvision.models import ResNet50_Weights
-
-    return ResNet50_Weights.IMAGENET1K_V2
-
-
-def weights_file() -> Path:
-    """Where torchvision keeps ImageNet's weights for ResNet-50; the folder is PyTorch Hub's, which TORCH_HOME moves."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / Path(weights_entry().url).name
-
-
-def imagenet_weights(file: str | Path = "") -> dict[str, Tensor]:
-    """torchvision's ResNet-50 without its last layer: from `file`, or from PyTorch's cache, or downloaded with a progress bar.
-    The file's SHA-256 is held against its name, as torchvision does. ValueError says what could not be had."""
-    target = weights_file()
-    expected = target.stem.rpartition("-")[2]
-    if file:
-        source = Path(file).expanduser()
-        if not source.is_file():
-            raise ValueError(f"weights is {source}, which is no file; give torchvision's {target.name}")
-        if not runs.sha256(source.read_bytes()).startswith(expected):
-            raise ValueError(f"{source} is not torchvision's {target.name}: its SHA-256 does not begin with {expected}")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        runs.write_file(target, source.read_bytes())
-    if target.is_file() and not runs.sha256(target.read_bytes()).startswith(expected):
-        raise ValueError(f"{target} is damaged: its SHA-256 does not begin with {expected}; remove it to download it again")
-    try:
-        state = weights_entry().get_state_dict(progress=True, check_hash=True, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError) as error:
-        raise ValueError(
-            f"ImageNet's weights for ResNet-50 are not in {target.parent} and could not be downloaded from "
-            f"{weights_entry().url} ({error}); give the file, or another backbone"
-        ) from None
-    return {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
 
 
 def backbone(name: str, data: data_module.Data, outputs, weights: str = "", trained: bool = True) -> nn.Module:
@@ -97,7 +25,7 @@ def backbone(name: str, data: data_module.Data, outputs, weights: str = "", trai
     source = None if name == "resnet50" else source_run(name, outputs)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(source.seed if source else 0)
-        model = runs.network(source) if source else ResNet50(len(data.classes))
+        model = network(source) if source else ResNet50(len(data.classes))
     if not trained:
         return model.eval()
     if source:
@@ -120,7 +48,7 @@ def chosen_class(positive: str, classes: tuple[str, ...], backbone: str) -> str:
     half = len(classes) // 2
     unseen = classes[:half] if backbone == "study" and half >= 2 else classes
     chosen = str(positive) or unseen[min(2, len(unseen) - 1)]
-    runs.allow("positive", chosen, unseen)
+    allow("positive", chosen, unseen)
     return chosen
 
 
@@ -173,7 +101,7 @@ def one_against_rest(train, val, test, kernel: str) -> dict:
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import SVC, LinearSVC
 
-    runs.allow("kernel", kernel, KERNELS)
+    allow("kernel", kernel, KERNELS)
     fitted = {}
     for c in PENALTIES:
         machine = LinearSVC(C=c, dual=False, max_iter=10_000) if kernel == "linear" else SVC(C=c, kernel="rbf")

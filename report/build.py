@@ -28,15 +28,17 @@ import pandas as pd
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from traitlets.config import Config
 
-from lib import facts, runs
-from lib.jobs import end_with_parent
+from lib import facts
+from lib.data import ROOT
+from lib.engine import store
+from lib.engine.commands import Parser, command
+from lib.engine.jobs import end_with_parent
 from lib.plots import table_html
 from lib.study import EVERYTHING, LABELS, NOTEBOOKS, PRECISION_SEEDS, Study
-from lib.train import Parser, command
 from report.page import first_page
 
 HERE = Path(__file__).resolve().parent
-SOURCES = runs.ROOT / "notebooks"
+SOURCES = ROOT / "notebooks"
 PART_TWO, LAST = "06_training_recipe", "10_discussion"  # the first section of part II, and the one that reads the others' facts
 #: The groups of runs as the appendix names them.
 GROUPS = {
@@ -64,13 +66,13 @@ def notebook_folder(study: Study) -> Path:
 def portable(path: str | Path) -> str:
     """As the notebooks understand it: relative to the project's top folder if it lies there."""
     path = Path(path).resolve()
-    return str(path.relative_to(runs.ROOT) if path.is_relative_to(runs.ROOT) else path)
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
 
 
 def code_of(source: Path) -> str:
     """Changes with the notebook or the code that it runs."""
-    files = [source, HERE / "say.py", *sorted((runs.ROOT / "lib").glob("*.py"))]
-    return runs.sha256(b"".join(runs.sha256(file.read_bytes()).encode() for file in files))
+    files = [source, HERE / "say.py", *sorted((ROOT / "lib").glob("*.py"))]
+    return store.sha256(b"".join(store.sha256(file.read_bytes()).encode() for file in files))
 
 
 def fingerprint(source: Path, study: Study, parameters: dict) -> str:
@@ -79,24 +81,24 @@ def fingerprint(source: Path, study: Study, parameters: dict) -> str:
     needed = study.runs_of(NOTEBOOKS[source.stem])
     if source.stem == "01_resnet_bn":  # which shows what was tried for the recipe
         needed += [run for planned in Study("paper", "cifar10", outputs=study.outputs).probes().values() for run in planned]
-    paths = [runs.Folder(run, study.outputs).path for run in needed]
+    paths = [store.Folder(run, study.outputs).path for run in needed]
     sums = [
-        ((path / runs.SUMS).read_text(), (path / runs.MODEL).is_file()) if (path / runs.SUMS).is_file() else "missing"
+        ((path / store.SUMS).read_text(), (path / store.MODEL).is_file()) if (path / store.SUMS).is_file() else "missing"
         for path in paths
     ]
     read = [facts_of(study, name) for name in NOTEBOOKS if name != LAST and source.stem == LAST]
-    return runs.sha256(repr((sorted(parameters.items()), code_of(source), sums, read)).encode())
+    return store.sha256(repr((sorted(parameters.items()), code_of(source), sums, read)).encode())
 
 
 def facts_of(study: Study, section: str) -> str:
     """Changes with any fact that a section saved."""
     files = sorted((facts.folder(study) / section).glob("*.csv"))
-    return runs.sha256(b"".join(runs.sha256(file.read_bytes()).encode() for file in files))
+    return store.sha256(b"".join(store.sha256(file.read_bytes()).encode() for file in files))
 
 
 def content_of(notebook, study: Study, section: str) -> str:
     """Changes with any cell, output or saved fact."""
-    return runs.sha256((nbformat.writes(new_notebook(cells=notebook.cells)) + facts_of(study, section)).encode())
+    return store.sha256((nbformat.writes(new_notebook(cells=notebook.cells)) + facts_of(study, section)).encode())
 
 
 def waiting(study: Study) -> dict[str, str]:
@@ -104,7 +106,7 @@ def waiting(study: Study) -> dict[str, str]:
     counts = {}
     for name, needed in NOTEBOOKS.items():
         planned = study.runs_of(needed)
-        there = sum(runs.Folder(run, study.outputs).sound for run in planned)
+        there = sum(store.Folder(run, study.outputs).sound for run in planned)
         if there < len(planned):
             counts[name] = f"{there} of {len(planned)}"
     return counts
@@ -184,11 +186,11 @@ def write(file: Path, content: str | bytes) -> None:
     """The file with this content; it is left alone if it has that already."""
     content = content.encode() if isinstance(content, str) else content
     if not file.is_file() or file.read_bytes() != content:
-        runs.write_file(file, content)
+        store.write_file(file, content)
 
 
 def combine(
-    folder: Path, study: Study, left_out: dict[str, str], sources: Path, used: dict[str, list[runs.Result]]
+    folder: Path, study: Study, left_out: dict[str, str], sources: Path, used: dict[str, list[store.Result]]
 ) -> list[nbformat.NotebookNode]:
     """The cells of the executed notebooks in two parts and an appendix (of what they tag so, and of the runs `used`), and the
     references. A section ends with one grey line for all its claims that do not hold. `left_out` is as of `waiting`."""
@@ -245,7 +247,7 @@ def numbered(cells: list) -> list:
     return cells
 
 
-def reported(study: Study) -> dict[str, list[runs.Result]]:
+def reported(study: Study) -> dict[str, list[store.Result]]:
     """Group of the appendix -> its finished runs. A run of several groups is in the first of them."""
     found, listed = {}, set()
     probes = study.probes() if (study.profile, study.dataset) == ("paper", "cifar10") else {}
@@ -257,13 +259,13 @@ def reported(study: Study) -> dict[str, list[runs.Result]]:
         precisions = replace(study, seeds=PRECISION_SEEDS).precisions()
         groups["precision"] = [run for planned in precisions.values() for run in planned]
     for name, planned in groups.items():
-        own = [run for run in planned if run.id not in listed and runs.Folder(run, study.outputs).sound]
+        own = [run for run in planned if run.id not in listed and store.Folder(run, study.outputs).sound]
         listed |= {run.id for run in own}
-        found[name] = [runs.Result(run, study.outputs) for run in own]
+        found[name] = [store.Result(run, study.outputs) for run in own]
     return found
 
 
-def appendix(found: dict[str, list[runs.Result]]) -> list:
+def appendix(found: dict[str, list[store.Result]]) -> list:
     """How the results were made: every run of `reported`, its cost and where it ran."""
     rows, environments = [], []
     for name, results in found.items():
@@ -358,7 +360,7 @@ def build(study: Study, target: Path, jobs: int, sources: Path = SOURCES, finish
     for name, count in left_out.items():
         print(f"{name}: waits for its runs, {count} are finished", flush=True)
     found = reported(study)
-    table = runs.results([result for results in found.values() for result in results])
+    table = store.results([result for results in found.values() for result in results])
     write(folder / "results.csv", table.to_csv(index=False))
     missing = {name: "waits for its runs" for name in left_out} | {name: "failed" for name in failures}
     with TemporaryDirectory(prefix="page-") as pictures:

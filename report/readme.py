@@ -10,14 +10,15 @@ import sys
 import pandas as pd
 
 from benchmarks import precision
-from lib import facts, runs
+from lib import facts
+from lib.data import ROOT
+from lib.engine.store import Result
 from lib.plots import NAMES
-from lib.runs import Result
 from lib.study import PRECISION_SEEDS, Study
 from report.page import abstract, headline
 
-README, SPEED, FIGURE = runs.ROOT / "README.md", runs.ROOT / "report" / "speed.md", runs.ROOT / "report" / "headline.svg"
-BENCHMARKS = runs.ROOT / "benchmarks"
+README, SPEED, FIGURE = ROOT / "README.md", ROOT / "report" / "speed.md", ROOT / "report" / "headline.svg"
+BENCHMARKS = ROOT / "benchmarks"
 
 
 def results_table(known: dict[str, pd.DataFrame]) -> str:
@@ -97,7 +98,7 @@ def growth_table(folder=BENCHMARKS) -> str:
     return "\n".join(rows).strip()
 
 
-def precision_lines(outputs=runs.ROOT / "outputs") -> str:
+def precision_lines(outputs=ROOT / "outputs") -> str:
     """What benchmarks.precision says of its committed runs."""
     plan = Study("paper", "cifar10", seeds=PRECISION_SEEDS).precisions()
     lines = precision.report({kind: [Result(run, outputs) for run in planned] for kind, planned in plan.items()})
@@ -116,7 +117,7 @@ def filled(text: str, blocks: dict[str, str]) -> str:
 
 def pages() -> dict:
     """File -> its text made anew."""
-    known = facts.load(Study("paper", "cifar10", outputs=runs.ROOT / "outputs"))
+    known = facts.load(Study("paper", "cifar10", outputs=ROOT / "outputs"))
     speed = {"engine": engine_table(), "growth": growth_table(), "precision": precision_lines()}
     return {README: filled(README.read_text(), {"results": results_table(known)}), SPEED: filled(SPEED.read_text(), speed)}
 
@@ -124,7 +125,7 @@ def pages() -> dict:
 def main() -> int:
     for file, text in pages().items():
         file.write_text(text)
-    study = Study("paper", "cifar10", outputs=runs.ROOT / "outputs")
+    study = Study("paper", "cifar10", outputs=ROOT / "outputs")
     known = facts.load(study)
     headline(known, abstract(study, known)[1]).savefig(FIGURE, metadata={"Date": None})
     return 0

@@ -16,9 +16,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lib import norms, study, train, verify
+from lib import norms, study, train
+from lib.data import ROOT
+from lib.engine import verify
 from lib.resnet import ResNet
-from lib.runs import ROOT, Run
+from lib.run import Run
 from lib.study import Study
 from report import build
 
@@ -107,7 +109,7 @@ DOORS = {
     "layer": layer,
     "python -m lib.study": lambda given, folder: said(study.main, given, folder),
     "python -m lib.train": lambda given, folder: said(train.main, given, folder),
-    "python -m lib.verify": lambda given, folder: said(verify.main, given, folder),
+    "python -m lib.engine.verify": lambda given, folder: said(verify.main, given, folder),
     "python -m report.build": lambda given, folder: said(build.main, given, folder),
     "papermill": papermill_notebook,
     "make": make,
@@ -303,7 +305,7 @@ CASES = [
     ("papermill", ("09_transfer", {"backbone": "resnet18"}), "init or backbone is 'resnet18', which is no finished run in"),
     ("papermill", ("09_transfer", {"positive": "bird"}), "unknown positive 'bird'; allowed are 0, 1, 2"),
     ("papermill", ("09_transfer", {"backbone": "resnet50", "weights": "/nowhere.pth"}), "weights is /nowhere.pth, which is no file"),
-    ("python -m lib.verify", ["--outputs", "/nowhere"], "error: outputs is /nowhere, which has no finished run"),
+    ("python -m lib.engine.verify", ["--outputs", "/nowhere"], "error: outputs is /nowhere, which has no finished run"),
     ("make", ["PROFILE=fast"], "error: " + PROFILES),
     ("make", ["SEEDS=0,0"], "error: seeds is '0,0'" + SEEDS),
     ("make", ["JOBS=all"], "error: jobs is 'all'; it must be an integer of at least 1, or auto"),

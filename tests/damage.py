@@ -23,8 +23,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lib import runs, train
-from lib.runs import CHECKPOINTS, FINISHED, SUMS, Folder, Result, Run
+from lib import train
+from lib.engine import store
+from lib.engine.store import CHECKPOINTS, FINISHED, SUMS, Folder, Result
+from lib.run import Run
 
 TINY = Run(
     norm="bn", n=1, dataset="digits", train_size=64, batch_size=16, epochs=4, warmup_epochs=1, augment="crop",
@@ -38,7 +40,7 @@ def everything(result: Result) -> dict:
     """All that a finished run consists of, except how long it took and where."""
     with_times = result.metrics
     return {
-        "table": runs.results([result]).to_csv(),
+        "table": store.results([result]).to_csv(),
         "files": sorted(file.name for file in result.path.iterdir() if file.name not in ("lock", *CHECKPOINTS)),
         "config": (result.path / "config.json").read_bytes(),
         "history": result.history.drop(columns=[name for name in MEASURED if name in result.history]).to_csv(),
@@ -179,7 +181,7 @@ def payload(file: Path) -> None:
     """A pickle that runs a command, behind the right SHA-256."""
     buffer = io.BytesIO()
     torch.save({"run": TINY.id, "model": Payload()}, buffer)
-    file.write_bytes(bytes.fromhex(runs.sha256(buffer.getvalue())) + buffer.getvalue())
+    file.write_bytes(bytes.fromhex(store.sha256(buffer.getvalue())) + buffer.getvalue())
 
 
 def edit_metrics(file: Path) -> None:
@@ -242,9 +244,9 @@ class Store:
             try:
                 Result(TINY, copy)
                 return "the damaged run was given as a result"
-            except (runs.DamagedRun, FileNotFoundError):
+            except (store.DamagedRun, FileNotFoundError):
                 pass
-            if any(result.run == TINY for result in runs.stored(copy, said.append)):
+            if any(result.run == TINY for result in store.stored(copy, said.append)):
                 return "the damaged run was put into the table of results"
         say, tqdm_write = said.append, train.tqdm.write
         train.tqdm.write = say

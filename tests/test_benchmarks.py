@@ -25,7 +25,7 @@ def test_a_machines_figures_take_the_place_of_its_old_ones_only(tmp_path, monkey
     monkeypatch.setattr(engine, "CSV", tmp_path / "engine.csv")
     rows = [{"what": "engine, bn", "batch": 128, "images_per_second": 100.0}]
     for device, ratio in (("a", 1.0), ("b", 2.0), ("a", 3.0)):
-        monkeypatch.setattr(engine.runs, "environment", lambda _, device=device: {"device": device})
+        monkeypatch.setattr(engine.machine, "environment", lambda _, device=device: {"device": device})
         engine.keep(rows, {"bn": ratio}, "float32", CPU)
     table = pd.read_csv(tmp_path / "engine.csv")
     assert table.dropna(subset="ratio").set_index("device")["ratio"].to_dict() == {"b": 2.0, "a": 3.0}

@@ -9,8 +9,10 @@ from torch import nn
 
 from lib import train
 from lib.data import load
+from lib.engine import machine
+from lib.engine.store import Folder
 from lib.networks import ACTIVATIONS, CNN
-from lib.runs import Folder, Run
+from lib.run import Run
 from lib.train import Trainer, fit, loss_of, new_model, new_optimizer
 
 # Parameters of each layer and its output, as reference document 004 prints them.
@@ -136,7 +138,7 @@ def test_it_learns_with_each_loss(loss):
     run = Run(**SMALL | {"criterion": loss, "optimizer": "adam", "lr": 1e-3, "augment": "none", "schedule": "constant"})
     data, model = load("digits", "data", 0, 64), new_model(run)
     trainer = Trainer(run, model, new_optimizer(run, model), data)
-    with train.one_cpu_thread():
+    with machine.one_cpu_thread():
         losses = [trainer.epoch(epoch, Bar())["train_loss"] for epoch in range(1, 16)]
     assert losses[-1] < 0.5 * losses[0]
 

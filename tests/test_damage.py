@@ -18,8 +18,10 @@ import pytest
 from damage import TINY, everything
 from test_jobs import alive, children, long_study, wait_until
 
-from lib import facts, runs, train
-from lib.runs import ROOT, Folder, Result
+from lib import facts, train
+from lib.data import ROOT
+from lib.engine import store
+from lib.engine.store import Folder, Result
 from lib.study import Study
 
 
@@ -30,7 +32,7 @@ def test_kills_are_survived(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
+def sample(tmp_path_factory):
     return damage.Store.prepare(tmp_path_factory.mktemp("store"))
 
 
@@ -38,24 +40,26 @@ DAMAGE = [("finished", *case) for case in damage.FINISHED_DAMAGE] + [("half", *c
 
 
 @pytest.mark.parametrize("kind, name, harm", DAMAGE, ids=[f"{name}-{harm.__name__}" for _, name, harm in DAMAGE])
-def test_damage_is_noticed_and_mended(store, kind, name, harm):
-    assert store.noticed(kind, name, harm) == ""
+def test_damage_is_noticed_and_mended(sample, kind, name, harm):
+    assert sample.noticed(kind, name, harm) == ""
 
 
-def test_an_undamaged_store_is_left_alone(store, tmp_path, capsys):
-    before = {file: file.stat().st_mtime_ns for file in (store.folder / "finished").rglob("*")}
-    assert everything(train.fit(TINY, store.folder / "finished")) == store.whole
-    assert {file: file.stat().st_mtime_ns for file in (store.folder / "finished").rglob("*")} == before
+def test_an_undamaged_store_is_left_alone(sample, tmp_path, capsys):
+    before = {file: file.stat().st_mtime_ns for file in (sample.folder / "finished").rglob("*")}
+    assert everything(train.fit(TINY, sample.folder / "finished")) == sample.whole
+    assert {file: file.stat().st_mtime_ns for file in (sample.folder / "finished").rglob("*")} == before
     assert capsys.readouterr().out == ""
 
 
-def test_sums_are_those_that_sha256sum_checks(store):
-    path = Result(TINY, store.folder / "finished").path
-    done = subprocess.run(["sha256sum", "--check", "--strict", runs.SUMS], cwd=path, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == [f"{name}: OK" for name in runs.FINISHED]
+def test_sums_are_those_that_sha256sum_checks(sample):
+    path = Result(TINY, sample.folder / "finished").path
+    done = subprocess.run(
+        ["sha256sum", "--check", "--strict", store.SUMS], cwd=path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == [f"{name}: OK" for name in store.FINISHED]
 
 
-def test_a_damaged_run_is_not_in_the_report_nor_trained_again_in_silence(store, tmp_path, capsys):
+def test_a_damaged_run_is_not_in_the_report_nor_trained_again_in_silence(sample, tmp_path, capsys):
     study = Study("smoke", outputs=tmp_path)
     study.fit(["gn"], progress=False)
     (run,) = study.runs("gn")
@@ -85,48 +89,48 @@ def test_an_unclear_answer_would_be_noticed(tmp_path):
         assert "was left behind" in bad_inputs.wrong(("Run", {}, "n is 0"), tmp_path / "c")
 
 
-def test_nothing_vouches_for_a_run_without_sums_and_checkpoints(store, tmp_path, capsys):
+def test_nothing_vouches_for_a_run_without_sums_and_checkpoints(sample, tmp_path, capsys):
     """As an older format left it, or a copy that missed a file."""
-    copy = shutil.copytree(store.folder / "finished", tmp_path / "copy")
+    copy = shutil.copytree(sample.folder / "finished", tmp_path / "copy")
     folder = Folder(TINY, copy)
-    for name in (runs.SUMS, *runs.CHECKPOINTS):
+    for name in (store.SUMS, *store.CHECKPOINTS):
         (folder.path / name).unlink()
     old = (folder.path / "metrics.json").read_bytes()
     made = everything(train.fit(TINY, copy, progress=False))
     said = capsys.readouterr().out
     assert "metrics.json is of an older format, or its SHA256SUMS was lost; it is moved aside as metrics.json.damaged" in said
     assert (folder.path / "metrics.json.damaged").read_bytes() == old
-    assert made | {"files": []} == store.whole | {"files": []}
+    assert made | {"files": []} == sample.whole | {"files": []}
 
 
-def test_a_missing_file_is_not_said_to_be_moved(store, tmp_path, capsys):
-    copy = shutil.copytree(store.folder / "finished", tmp_path / "copy")
+def test_a_missing_file_is_not_said_to_be_moved(sample, tmp_path, capsys):
+    copy = shutil.copytree(sample.folder / "finished", tmp_path / "copy")
     damage.lose(Folder(TINY, copy).path / "env.json")
     train.fit(TINY, copy, progress=False)
     assert "env.json is missing; it is made again" in capsys.readouterr().out
 
 
-def test_scores_that_are_no_numbers_are_damage(store, tmp_path):
-    copy = shutil.copytree(store.folder / "finished", tmp_path / "copy")
+def test_scores_that_are_no_numbers_are_damage(sample, tmp_path):
+    copy = shutil.copytree(sample.folder / "finished", tmp_path / "copy")
     file = Folder(TINY, copy).path / "metrics.json"
     metrics = json.loads(file.read_text())
     metrics["splits"]["test"]["accuracy"] = float("nan")
     file.write_text(json.dumps(metrics))
     Folder(TINY, copy).seal()
-    with pytest.raises(runs.DamagedRun, match=r"metrics\.json has scores that predictions\.npz does not give"):
+    with pytest.raises(store.DamagedRun, match=r"metrics\.json has scores that predictions\.npz does not give"):
         Result(TINY, copy)
 
 
-def test_a_run_that_is_being_mended_is_no_error_for_others(store, tmp_path, monkeypatch):
-    copy = shutil.copytree(store.folder / "finished", tmp_path / "copy")
-    real = runs.read_run
+def test_a_run_that_is_being_mended_is_no_error_for_others(sample, tmp_path, monkeypatch):
+    copy = shutil.copytree(sample.folder / "finished", tmp_path / "copy")
+    real = store.read_run
 
     def mended_meanwhile(path):
-        (path / runs.SUMS).unlink()
+        (path / store.SUMS).unlink()
         return real(path)
 
-    monkeypatch.setattr(runs, "read_run", mended_meanwhile)
-    assert runs.stored(copy) == []
+    monkeypatch.setattr(store, "read_run", mended_meanwhile)
+    assert store.stored(copy) == []
 
 
 # Disks
@@ -156,17 +160,18 @@ def test_a_full_disk_is_said_and_loses_nothing(tmp_path, monkeypatch):
 LIMITED = """
 import resource, sys
 from damage import TINY
+from lib.engine.commands import command
 from lib import train
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
 def work():
     train.fit(TINY, sys.argv[1], progress=False)
     return 0
-sys.exit(train.command(work))
+sys.exit(command(work))
 """
 
 
 @pytest.mark.parametrize("limit", [100, 2000, 400_000])
-def test_a_system_that_refuses_to_write_more(tmp_path, store, limit):
+def test_a_system_that_refuses_to_write_more(tmp_path, sample, limit):
     """The operating system's own refusal, at the config, the first checkpoint, or (with room for small files) the model."""
     command = [sys.executable, "-c", LIMITED, str(tmp_path), str(limit)]
     env = os.environ | {"PYTHONPATH": os.pathsep.join((str(ROOT), str(Path(__file__).parent)))}
@@ -174,7 +179,7 @@ def test_a_system_that_refuses_to_write_more(tmp_path, store, limit):
     assert done.returncode == 2
     assert "cannot be written (File too large); everything that was complete is kept" in done.stderr
     assert done.stderr.count("\n") == 1
-    assert everything(train.fit(TINY, tmp_path, progress=False)) == store.whole
+    assert everything(train.fit(TINY, tmp_path, progress=False)) == sample.whole
 
 
 @contextmanager
@@ -199,11 +204,11 @@ def test_a_read_only_folder_is_said(tmp_path):
     tmp_path.chmod(0o755)
 
 
-def test_finished_runs_are_read_from_a_read_only_folder(store):
-    for folder in (store.folder, *store.folder.parents[:2]):
+def test_finished_runs_are_read_from_a_read_only_folder(sample):
+    for folder in (sample.folder, *sample.folder.parents[:2]):
         folder.chmod(0o755)
     with unprivileged():
-        assert everything(train.fit(TINY, store.folder / "finished")) == store.whole
+        assert everything(train.fit(TINY, sample.folder / "finished")) == sample.whole
 
 
 # Several at once, and stops
@@ -229,7 +234,7 @@ def test_eight_processes_on_four_runs_train_each_once(tmp_path):
     trained = sorted(norm for line in lines if "waiting" not in line for norm in line.split())
     assert trained == ["bn", "gn", "in", "ln"]
     assert any("is being trained by another process; waiting for it" in line for line in lines)
-    assert len(runs.stored(tmp_path)) == 4
+    assert len(store.stored(tmp_path)) == 4
     assert len((tmp_path / "results.csv").read_text().splitlines()) == 1 + 3 * 4
 
 

@@ -10,8 +10,10 @@ from safetensors.torch import load_file
 from scipy import stats as scipy_stats
 from sklearn.metrics import f1_score
 
-from lib import facts, metrics, runs, stats
-from lib.runs import Folder, Result, Run
+from lib import facts, metrics, stats
+from lib.engine import store
+from lib.engine.store import Folder, Result
+from lib.run import Run
 from lib.study import Study
 from lib.train import evaluate
 
@@ -36,7 +38,7 @@ def made(outputs, run: Run, right: dict | None = None, status="done", device="a 
     folder.path.mkdir(parents=True)
     folder.write_json("config.json", run.__dict__ | {"code_version": run.code})
     folder.write("history.csv", pd.DataFrame({"epoch": range(1, epochs + 1)} | columns).to_csv(index=False))
-    folder.write(runs.MODEL, b"no weights")
+    folder.write(store.MODEL, b"no weights")
     np.savez(folder.path / "predictions.npz", **arrays)
     folder.write_json("env.json", {"device": device})
     best = int(np.argmax(columns["val_accuracy"])) + 1
@@ -400,7 +402,7 @@ def test_gates_are_those_of_the_stored_weights(smoke):
     names = {"norm1": "stem"} | {f"layer{s}.0.norm{i}": f"{s}.1.{i}" for s in (1, 2, 3) for i in (1, 2)}
     assert list(dict.fromkeys(frame["layer"])) == list(names.values())  # in forward order
     for result in found["bin"]:
-        weights = load_file(result.path / runs.MODEL)
+        weights = load_file(result.path / store.MODEL)
         own = frame[frame["seed"] == result.run.seed]
         for name, place in names.items():
             part = own[own["layer"] == place]

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from test_data import write_folder
 
-from lib import jobs
-from lib.runs import ROOT, Folder, Result
+from lib.data import ROOT
+from lib.engine import jobs
+from lib.engine.store import Folder, Result
 from lib.study import Study
 
 VARIANTS = ["bn", "gn"]
@@ -64,7 +65,9 @@ def test_a_worker_without_the_outputs_folder_sends_the_run_back(one_after_the_ot
         yield {"backend": "sequential", "n_jobs": 1}
 
     monkeypatch.setattr(jobs, "connected", in_this_process)
-    monkeypatch.setattr(jobs, "train_one", lambda run, outputs, *rest: real(run, there, *rest))
+    monkeypatch.setattr(
+        jobs, "train_one", lambda run, _, data_dir, device, parent, start: real(run, there, data_dir, device, None, start)
+    )
     found = study.fit(VARIANTS, progress=False)
     assert weights(study) == weights(one_after_the_other)
     assert found["bn"][0].score() == Result(study.runs("bn")[0], there).score()
@@ -185,7 +188,7 @@ def test_finished_runs_come_home_even_if_another_fails(tmp_path, monkeypatch):
     def train_one(run, outputs, data_dir, device, parent, start):
         if run.norm == "gn":
             raise OSError("the disk is full")
-        return real(run, tmp_path / "there", data_dir, device, None)
+        return real(run, tmp_path / "there", data_dir, device, None, start)
 
     monkeypatch.setattr(jobs, "connected", in_this_process)
     monkeypatch.setattr(jobs, "train_one", train_one)
@@ -197,9 +200,9 @@ def test_finished_runs_come_home_even_if_another_fails(tmp_path, monkeypatch):
 def test_a_single_missing_run_goes_to_the_cluster_too(tmp_path, monkeypatch):
     asked, real = [], jobs.train_all
 
-    def train_all(missing, outputs, data_dir, jobs, backend, progress):
+    def train_all(missing, starts, outputs, data_dir, jobs, backend, progress):
         asked.append((len(missing), backend))
-        real(missing, outputs, data_dir, jobs, "local", progress)
+        real(missing, starts, outputs, data_dir, jobs, "local", progress)
 
     monkeypatch.setattr(jobs, "train_all", train_all)
     smoke(tmp_path, backend="ray", jobs=1).fit(["bn"], progress=False)

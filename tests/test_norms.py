@@ -1,16 +1,20 @@
 """The norms against PyTorch's own layers in float64, and the bugs that earlier implementations had."""
 
+import copy
 import os
 import subprocess
 import sys
 
+import numba
 import pytest
 import torch
 from torch import nn
 
 from lib import checks, norms
 from lib.data import ROOT
+from lib.engine.compiled import Compiled, compiled, takes
 from lib.norms import NORMS, BatchInstanceNorm2d, BatchNorm2d, GroupNorm2d, InstanceNorm2d, LayerNorm2d
+from lib.resnet import ResNet
 
 SHAPES = {"4×8×5×3": (4, 8, 5, 3), "2×2 maps": (4, 8, 2, 2), "1×1 maps": (6, 8, 1, 1), "batch of one": (1, 8, 4, 4)}
 OFFSETS = {"mean 0": (0.0, 1.0), "mean 1e4, std 0.1": (1e4, 0.1)}
@@ -227,7 +231,7 @@ def test_no_torch_normalization_function_is_called(monkeypatch):
         norms.make_norm("torch_bn", 8)(x)
 
 
-# The compiled form, which float32 and bfloat16 take on a CPU; all of the above in float64 is the plain form.
+# The compiled form, which a run takes in float32 and bfloat16 on a CPU; all of the above is the plain form.
 
 
 @pytest.mark.parametrize("norm", ["bn", "in", "bin", "ln", "gn"])
@@ -249,8 +253,8 @@ def test_compiled_form_is_the_plain_form(norm, training, with_shortcut, relu, sh
                 p.copy_(value)
             for name, buffer in layer.named_buffers():
                 buffer.add_(0.5 if "running" in name else 0)
-        layer.train(training).to(torch.promote_types(kind, torch.float32))
-        assert norms.kernels.fit(x.to(kind), layer.parameters()) == (kind is dtype)
+        compiled(layer.train(training).to(torch.promote_types(kind, torch.float32)))
+        assert takes(layer, x.to(kind)) == (kind is dtype)
         inputs = [t.to(kind).requires_grad_() for t in ([x, shortcut] if with_shortcut else [x])]
         y = layer(*inputs, relu=relu)
         assert y.dtype == kind
@@ -263,7 +267,7 @@ def test_compiled_form_is_the_plain_form(norm, training, with_shortcut, relu, sh
 
 
 @pytest.mark.parametrize("norm", ["bn", "in", "bin", "ln", "gn"])
-@pytest.mark.skipif(norms.kernels.numba.config.NUMBA_NUM_THREADS < 2, reason="there is one core")
+@pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="there is one core")
 def test_the_number_of_threads_changes_no_bit(norm):
     torch.manual_seed(0)
     x, g = torch.randn(9, 16, 8, 8), torch.randn(9, 16, 8, 8)
@@ -271,7 +275,7 @@ def test_the_number_of_threads_changes_no_bit(norm):
     try:
         for count in (1, 2):
             torch.set_num_threads(count)
-            layer, leaf = norms.make_norm(norm, 16), x.clone().requires_grad_()
+            layer, leaf = compiled(norms.make_norm(norm, 16)), x.clone().requires_grad_()
             y = layer(leaf, relu=True)
             found.append([y, *torch.autograd.grad(y, [leaf, *layer.parameters()], g)])
     finally:
@@ -285,12 +289,12 @@ def test_compiled_form_lets_nan_and_infinity_through(dtype):
     for bad in (float("nan"), float("inf")):
         x = torch.ones(2, 4, 3, 3, dtype=dtype)
         x[1, 2, 0, 0] = bad
-        y = InstanceNorm2d(4)(x, relu=True)
+        y = compiled(InstanceNorm2d(4))(x, relu=True)
         assert y[1, 2].isnan().any() and y[0].isfinite().all() and y[1, :2].isfinite().all()
 
 
 def test_bfloat16_is_rounded_to_nearest_even():
-    layer = BatchNorm2d(4).eval()
+    layer = compiled(BatchNorm2d(4).eval())
     layer.eps = 1e-30
     x = torch.randn(64, 4, 5, 5).bfloat16()
     with torch.no_grad():
@@ -301,11 +305,11 @@ def test_bfloat16_is_rounded_to_nearest_even():
 
 def test_a_shortcut_of_another_shape_is_refused():
     with pytest.raises(ValueError, match="shortcut has shape"):
-        BatchNorm2d(4)(torch.zeros(2, 4, 3, 3), torch.zeros(2, 4, 1, 3))
+        compiled(BatchNorm2d(4))(torch.zeros(2, 4, 3, 3), torch.zeros(2, 4, 1, 3))
 
 
 def test_weights_may_change_between_forward_and_backward():
-    layer, x = BatchInstanceNorm2d(4), torch.randn(2, 4, 3, 3, requires_grad=True)
+    layer, x = compiled(BatchInstanceNorm2d(4)), torch.randn(2, 4, 3, 3, requires_grad=True)
     y = layer(x)
     (expected,) = torch.autograd.grad(y.sum(), x, retain_graph=True)
     with torch.no_grad():
@@ -316,12 +320,12 @@ def test_weights_may_change_between_forward_and_backward():
 @pytest.mark.parametrize("affine", [True, False])
 def test_a_layer_in_another_precision_than_the_loops_take(affine):
     for layer in (BatchNorm2d(4, affine=affine), BatchInstanceNorm2d(4, affine=affine), LayerNorm2d(4, affine=affine)):
-        y = layer.bfloat16()(torch.randn(3, 4, 5, 5).bfloat16())
+        y = compiled(layer.bfloat16())(torch.randn(3, 4, 5, 5).bfloat16())
         assert y.dtype == torch.bfloat16 and y.isfinite().all()
 
 
 def test_no_nan_is_rounded_to_a_number():
-    layer = InstanceNorm2d(2)
+    layer = compiled(InstanceNorm2d(2))
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([0x7FFFFFFF, 0x7FC00000], dtype=torch.int32).view(torch.float32))
     assert layer(torch.randn(1, 2, 3, 3).bfloat16()).isnan().all()
@@ -330,8 +334,9 @@ def test_no_nan_is_rounded_to_a_number():
 ONE_THREAD = """
 import torch
 torch.set_num_threads(1)
+from lib.engine.compiled import compiled
 from lib.norms import BatchNorm2d
-BatchNorm2d(8)(torch.randn(4, 8, 4, 4, requires_grad=True)).sum().backward()
+compiled(BatchNorm2d(8))(torch.randn(4, 8, 4, 4, requires_grad=True)).sum().backward()
 print(torch.get_num_threads())
 """
 
@@ -341,3 +346,69 @@ def test_the_compiled_norms_leave_pytorchs_number_of_threads_alone():
     kwargs = {"capture_output": True, "text": True, "cwd": ROOT, "env": os.environ | {"NUMBA_NUM_THREADS": "2"}}
     done = subprocess.run([sys.executable, "-c", ONE_THREAD], check=True, **kwargs)
     assert done.stdout == "1\n"
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_second_derivatives_are_right_or_refused(norm):
+    """A Hessian-vector product of a whole network: that of central differences by the plain norms, an error by the compiled."""
+    torch.manual_seed(0)
+    network = ResNet(1, 3, norm).double()
+    with torch.no_grad():  # off the zeros, where ReLU has no derivative
+        for weight in network.parameters():
+            weight.add_(0.1 * torch.randn_like(weight))
+    x, y = torch.randn(4, 3, 8, 8, dtype=torch.float64), torch.tensor([0, 1, 2, 0])
+    weights = list(network.parameters())
+    along = [torch.randn_like(w) for w in weights]
+
+    def slopes(step=0.0, **kwargs):
+        moved = {name: w + step * v.to(w) for (name, w), v in zip(network.named_parameters(), along, strict=True)}
+        loss = nn.functional.cross_entropy(torch.func.functional_call(network, moved, x.to(weights[0].dtype)), y)
+        return torch.autograd.grad(loss, weights, **kwargs)
+
+    found = torch.autograd.grad(slopes(create_graph=True), weights, along, materialize_grads=True)
+    ahead, behind = slopes(1e-6), slopes(-1e-6)
+    error = sum((h - (a - b) / 2e-6).square().sum() for h, a, b in zip(found, ahead, behind, strict=True))
+    assert error < 1e-8 * sum(h.square().sum() for h in found)
+    weights = list(compiled(network.float()).parameters())
+    if norm not in ("torch_bn", "nn"):
+        with pytest.raises(RuntimeError, match="no second derivative"):
+            slopes(create_graph=True)
+
+
+@pytest.mark.parametrize("fast", [False, True], ids=["plain", "compiled"])
+@pytest.mark.parametrize("momentum", [0, 0.0, 0.25, 1, 1.0, None])
+def test_the_edges_of_what_the_checks_allow_are_pytorchs(momentum, fast):
+    """One channel, exactly two values to a channel or a map, groups of one channel, a momentum of 0 or 1."""
+    torch.manual_seed(0)
+    cases = [
+        (BatchNorm2d(1, momentum=momentum), nn.BatchNorm2d(1, momentum=momentum), (2, 1, 1, 1)),
+        (BatchNorm2d(3, momentum=momentum), nn.BatchNorm2d(3, momentum=momentum), (1, 3, 2, 1)),
+        (InstanceNorm2d(1), nn.InstanceNorm2d(1, affine=True), (1, 1, 1, 2)),
+        (LayerNorm2d(1), nn.GroupNorm(1, 1), (2, 1, 2, 1)),
+        (GroupNorm2d(4, 4), nn.GroupNorm(4, 4), (2, 4, 2, 1)),
+        (GroupNorm2d(1, 1), nn.GroupNorm(1, 1), (1, 1, 3, 3)),
+        (BatchInstanceNorm2d(1, momentum=momentum), checks.ComposedBIN(1), (1, 1, 2, 1)),
+    ]
+    for ours, theirs, shape in cases:
+        ours = compiled(ours) if fast else ours
+        if isinstance(theirs, checks.ComposedBIN):
+            theirs.bn.momentum = momentum
+            theirs.bias.data.zero_()
+        for _ in range(3):
+            x = torch.randn(shape)
+            torch.testing.assert_close(ours(x), theirs(x), atol=2e-4, rtol=2e-4)
+        for buffer in ("running_mean", "running_var", "num_batches_tracked"):
+            if hasattr(ours, buffer):
+                expected = getattr(getattr(theirs, "bn", theirs), buffer)
+                torch.testing.assert_close(getattr(ours, buffer), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_switch_keeps_weights_names_and_classes():
+    plain = ResNet(1, 10, "bin")
+    fast = compiled(copy.deepcopy(plain))
+    assert repr(fast).replace("Fused", "") == repr(plain) and isinstance(fast, ResNet)
+    assert all(torch.equal(value, fast.state_dict()[name]) for name, value in plain.state_dict().items())
+    assert type(compiled(fast)) is type(fast)  # once is enough
+    assert not any(isinstance(m, Compiled) for m in plain.modules())
+    x = torch.randn(4, 3, 8, 8)
+    torch.testing.assert_close(fast(x), plain(x), atol=1e-4, rtol=1e-4)

@@ -24,7 +24,9 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from pypdf import PdfReader
 from test_data import write_folder
 
-from lib import facts, plots, runs
+from lib import facts, plots
+from lib.data import ROOT
+from lib.engine import store
 from lib.plots import table_html
 from lib.study import NOTEBOOKS, Study
 from report import build, page
@@ -135,10 +137,10 @@ def test_numbers_in_the_prose_are_those_of_the_runs(smoke):
 
 def test_committed_prose_says_what_the_committed_runs_say():
     """Numbers of the abstract and of two sections, recomputed from the files of the runs and nothing else."""
-    study = Study("paper", "cifar10", outputs=runs.ROOT / "outputs")
+    study = Study("paper", "cifar10", outputs=ROOT / "outputs")
 
     def accuracy(run, split="test"):
-        with np.load(runs.Folder(run, study.outputs).path / "predictions.npz") as arrays:
+        with np.load(store.Folder(run, study.outputs).path / "predictions.npz") as arrays:
             return float((arrays[f"{split}_labels"] == arrays[f"{split}_predictions"]).mean())
 
     plan = study.more_seeds()
@@ -147,7 +149,7 @@ def test_committed_prose_says_what_the_committed_runs_say():
     text, held = page.abstract(study, facts.load(study))
     assert all(held.values()) and len(text.split()) <= 160
     assert f"BIN reaches {100 * means['bin']:.1f} % and BN {100 * bn:.1f} %" in text and f"LN ({100 * means['ln']:.1f})" in text
-    epochs = [pd.read_csv(runs.Folder(run, study.outputs).path / "history.csv") for run in plan["nn"]]
+    epochs = [pd.read_csv(store.Folder(run, study.outputs).path / "history.csv") for run in plan["nn"]]
     first = sorted(int(h.loc[h["train_accuracy"] >= 0.8, "epoch"].iloc[0]) for h in epochs)
     assert f"NN after {first[len(first) // 2]}." in text
     said = "\n".join(
@@ -160,7 +162,7 @@ def test_committed_prose_says_what_the_committed_runs_say():
 
 
 def test_every_committed_claim_holds():
-    claims = pd.read_csv(runs.ROOT / "outputs" / "notebooks" / "paper-cifar10" / "claims.csv", index_col=0)
+    claims = pd.read_csv(ROOT / "outputs" / "notebooks" / "paper-cifar10" / "claims.csv", index_col=0)
     assert set(claims["section"]) == {"abstract", *NOTEBOOKS} and len(claims) > 60
     assert set(claims.loc[claims["source"].isna(), "verdict"]) == {"holds"}
     assert set(claims.loc[claims["source"].notna(), "verdict"]) <= {"confirmed", "contradicted", "open"}
@@ -168,8 +170,8 @@ def test_every_committed_claim_holds():
 
 def test_an_execution_depends_on_what_was_tried_and_on_which_models_are_kept(tmp_path):
     found, (run,) = [], Study("paper", "cifar10", outputs=tmp_path).borders()[12, "gn", "mean"]
-    folder = runs.Folder(run, tmp_path).path
-    for name in (None, runs.SUMS, runs.MODEL):
+    folder = store.Folder(run, tmp_path).path
+    for name in (None, store.SUMS, store.MODEL):
         if name:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text("x")
@@ -204,7 +206,7 @@ def test_papermill_from_the_top_level(smoke, tmp_path):
     values = {"profile": "smoke", "seeds": "0,1", "outputs": str(study.outputs)}
     for name, value in values.items():
         command += ["-p", name, value]
-    done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, cwd=runs.ROOT, check=False)
+    done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
     one, other = (
         [o.data["text/markdown"] for o in all_outputs(nb) if "ok" in o.get("metadata", {})]
@@ -246,23 +248,23 @@ def outputs_copy(study, folder):
     """The outputs of the study without the checkpoints and with links to its models: more than a gigabyte otherwise."""
 
     def copy(source, target):
-        (os.link if Path(source).name == runs.MODEL else shutil.copy2)(source, target)
+        (os.link if Path(source).name == store.MODEL else shutil.copy2)(source, target)
 
     return shutil.copytree(
-        study.outputs, folder / "outputs", ignore=shutil.ignore_patterns(*runs.CHECKPOINTS), copy_function=copy
+        study.outputs, folder / "outputs", ignore=shutil.ignore_patterns(*store.CHECKPOINTS), copy_function=copy
     )
 
 
 def lose(study, variant):
     """Let a variant's runs look as a diverged run does."""
     for run in study.runs(variant):
-        path = runs.Folder(run, study.outputs).path
+        path = store.Folder(run, study.outputs).path
         metrics = json.loads((path / "metrics.json").read_text()) | {"status": "diverged"}
         (path / "metrics.json").write_text(json.dumps(metrics))
         history = pd.read_csv(path / "history.csv")
         history.loc[history.index[-1], ["train_loss", "val_loss", "q01", "q20", "q80", "q99"]] = np.nan
         history.to_csv(path / "history.csv", index=False)
-        runs.Folder(run, study.outputs).seal()
+        store.Folder(run, study.outputs).seal()
 
 
 def test_a_failing_notebook_does_not_take_the_others_with_it(smoke, tmp_path, capsys):
@@ -317,10 +319,10 @@ def test_a_report_of_what_is_finished_trains_nothing(smoke, tmp_path, capsys):
     half = build.Study("smoke", seeds=study.seeds, outputs=outputs_copy(study, tmp_path))
     lost = [planned[0] for planned in half.sweep().values()][:2]
     for run in lost:
-        shutil.rmtree(runs.Folder(run, half.outputs).path)
+        shutil.rmtree(store.Folder(run, half.outputs).path)
     sources = short_notebooks(tmp_path, "1 + 1")
     assert build.build(half, tmp_path / "report", 2, sources, finished=True) == {}
-    assert not any(runs.Folder(run, half.outputs).path.exists() for run in lost)
+    assert not any(store.Folder(run, half.outputs).path.exists() for run in lost)
     said = capsys.readouterr().out
     words = " ".join((tmp_path / "report" / "report.html").read_text().split())
     for i, name in enumerate(NOTEBOOKS):
@@ -373,10 +375,10 @@ def test_no_report_poses_as_another(tmp_path):
 
 def test_paths_in_executed_notebooks_name_no_machine(smoke):
     study, _, _ = smoke
-    assert build.portable("outputs/x") == "outputs/x" and build.portable(runs.ROOT / "notebooks") == "notebooks"
+    assert build.portable("outputs/x") == "outputs/x" and build.portable(ROOT / "notebooks") == "notebooks"
     assert build.portable(study.outputs) == str(study.outputs)
     for name in NOTEBOOKS:
-        assert str(runs.ROOT) not in (build.notebook_folder(study) / f"{name}.ipynb").read_text()
+        assert str(ROOT) not in (build.notebook_folder(study) / f"{name}.ipynb").read_text()
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
@@ -390,7 +392,7 @@ def test_a_stopped_build_leaves_no_process(tmp_path, how):
     )
     sources = short_notebooks(tmp_path, "import time; time.sleep(600)")
     command = [sys.executable, "-c", f"if __name__ == '__main__':\n    {code.replace(chr(10), chr(10) + '    ')}"]
-    process = subprocess.Popen([*command, str(tmp_path / "outputs"), str(sources)], cwd=runs.ROOT, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([*command, str(tmp_path / "outputs"), str(sources)], cwd=ROOT, stderr=subprocess.DEVNULL)
 
     def kernels():
         return [kernel for worker in children(process.pid) for kernel in children(worker)]

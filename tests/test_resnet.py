@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from lib import resnet
+from lib.engine.compiled import Bf16InFloat32, bf16_is_emulated, compiled
 from lib.norms import NORMS, BatchNorm2d
 from lib.resnet import ResNet
 
@@ -92,8 +93,7 @@ def test_with_fixup_a_block_starts_as_its_shortcut():
         if isinstance(block, resnet.Block):
             torch.testing.assert_close(block.conv1.weight, usual.conv1.weight / 6**0.5)
             maps = torch.rand(2, block.conv1.in_channels, 8, 8)
-            stride = block.conv1.stride[0]
-            assert torch.equal(block(maps), block.widen(maps[:, :, ::stride, ::stride])), name
+            assert torch.equal(block(maps), block.shortcut(maps)), name
     torch.testing.assert_close(model.conv1.weight, he.conv1.weight)
     with pytest.raises(ValueError, match="unknown initialization 'xavier'; allowed are he, fixup"):
         ResNet(2, 10, initialization="xavier")
@@ -101,11 +101,10 @@ def test_with_fixup_a_block_starts_as_its_shortcut():
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_bf16_without_instructions_for_it_is_bf16(monkeypatch, stride, bias):
+def test_bf16_without_instructions_for_it_is_bf16(stride, bias):
     """Against float64 sums of products of rounded values: output and gradients are those, rounded to bf16."""
-    monkeypatch.setattr(resnet, "bf16_is_slow", lambda: True)
     torch.manual_seed(0)
-    layer = resnet.conv3x3(16, 32, stride, "nn" if bias else "bn")
+    layer = Bf16InFloat32(16, 32, 3, stride, padding=1, bias=bias)
     if bias:
         nn.init.normal_(layer.bias)
     x = torch.randn(4, 16, 8, 8, requires_grad=True)
@@ -125,28 +124,32 @@ def test_bf16_without_instructions_for_it_is_bf16(monkeypatch, stride, bias):
         torch.testing.assert_close(found.double(), exact, rtol=2**-8, atol=1e-5)
 
 
-def test_slow_bf16_is_only_replaced_where_bf16_is_wanted(monkeypatch):
-    monkeypatch.setattr(resnet, "bf16_is_slow", lambda: True)
-    layer, x = resnet.conv3x3(3, 4, 1, "bn"), torch.randn(2, 3, 4, 4)
-    assert torch.equal(layer(x), torch.nn.functional.conv2d(x, layer.weight, padding=1)), "float32 stays float32"
+def test_bf16_is_only_replaced_where_it_is_wanted_and_emulated(monkeypatch):
+    layer, x = Bf16InFloat32(3, 4, 3, padding=1, bias=False), torch.randn(2, 3, 4, 4)
+    assert torch.equal(layer(x), F.conv2d(x, layer.weight, padding=1)), "float32 stays float32"
+    flags = {"architecture": "x86_64", "avx512_bf16": False, "amx_bf16": False}
+    for own, emulated in (
+        ({}, True),
+        ({"amx_bf16": True}, False),
+        ({"avx512_bf16": True}, False),
+        ({"architecture": "arm64"}, False),
+    ):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda own=own: flags | own)
+        assert bf16_is_emulated.__wrapped__() == emulated
+        monkeypatch.setattr("lib.engine.compiled.bf16_is_emulated", lambda emulated=emulated: emulated)
+        assert type(compiled(ResNet(1, 10)).conv1) is (Bf16InFloat32 if emulated else nn.Conv2d)
 
 
-@pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
-def test_pixels_at_is_a_slice_whose_gradient_keeps_its_layout(stride, dtype):
+def test_the_shortcut_is_a_slice_with_zeros_whose_gradient_keeps_its_layout(dtype):
     x = torch.randn(3, 16, 8, 12).to(dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
-    found, slice_ = resnet.pixels_at(x, (stride, stride)), x[:, :, ::stride, ::stride]
+    block = resnet.Block(16, 32, 2, "bn", 4)
+    found, slice_ = block.shortcut(x), F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 8, 8))
     assert torch.equal(found, slice_)
     g = torch.randn_like(found)
     gradient = torch.autograd.grad(found, x, g)[0]
     assert torch.equal(gradient, torch.autograd.grad(slice_, x, g)[0])
     assert gradient.is_contiguous(memory_format=torch.channels_last)
-
-
-def test_asking_for_the_way_of_bf16_leaves_random_numbers_alone():
-    before = torch.get_rng_state()
-    resnet.bf16_is_slow.__wrapped__()
-    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_shapes_without_numbers():

@@ -10,8 +10,11 @@ from dataclasses import asdict, fields, replace
 
 import pytest
 
-from lib import runs
-from lib.runs import Folder, Result, Run
+from lib.data import ROOT
+from lib.engine import store
+from lib.engine.store import Folder, Result
+from lib.norms import NORMS
+from lib.run import CODE_VERSION, LATER_FIELDS, NORMS_VERSION, Run
 
 OTHER = {
     "norm": "gn", "n": 3, "dataset": "digits", "data_hash": "0123456789", "classes": 25, "train_size": 100, "split_seed": 1,
@@ -31,19 +34,19 @@ def test_every_field_decides_the_id():
 
 def test_every_folder_of_the_store_has_the_id_of_its_config():
     """The committed runs are never trained again: their ids must outlive every change of Run."""
-    folders = [file.parent for file in (runs.ROOT / "outputs" / "runs").glob("*/config.json")]
+    folders = [file.parent for file in (ROOT / "outputs" / "runs").glob("*/config.json")]
     assert len(folders) >= 136
-    wrong = [folder.name for folder in folders if runs.read_run(folder).id != folder.name]
+    wrong = [folder.name for folder in folders if store.read_run(folder).id != folder.name]
     assert not wrong
     for folder in folders:  # nothing of it was dropped or made up
         config = json.loads((folder / "config.json").read_text())
-        assert config.pop("code_version") == runs.read_run(folder).code
-        assert asdict(runs.read_run(folder)).items() >= config.items()
+        assert config.pop("code_version") == store.read_run(folder).code
+        assert asdict(store.read_run(folder)).items() >= config.items()
 
 
 def test_a_new_field_at_its_default_is_no_part_of_the_id():
     """The id as it is defined, of the fields that the first runs had."""
-    known = [field.name for field in fields(Run) if field.name not in runs.LATER_FIELDS]
+    known = [field.name for field in fields(Run) if field.name not in LATER_FIELDS]
     decisive = {name: getattr(Run(), name) for name in known} | {"code": Run().code}
     assert Run().id.endswith(hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:8])
     assert Run(probe=False).id == Run().id != Run(probe=True).id
@@ -66,20 +69,20 @@ def test_the_place_of_a_folder_is_not_part_of_the_id():
 
 
 def test_id_is_the_same_in_another_process():
-    code = "from lib.runs import Run; print(Run(norm='gn', lr=0.05).id)"
-    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=runs.ROOT)
+    code = "from lib.run import Run; print(Run(norm='gn', lr=0.05).id)"
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert other.stdout.strip() == Run(norm="gn", lr=0.05).id
 
 
 def test_code_version_changes_the_id(monkeypatch):
     before = Run().id
-    monkeypatch.setattr(runs, "CODE_VERSION", runs.CODE_VERSION + 1)
+    monkeypatch.setattr("lib.run.CODE_VERSION", CODE_VERSION + 1)
     assert Run().id != before
 
 
 def test_version_of_our_norms_changes_the_ids_of_their_runs_only(monkeypatch):
-    before = {norm: Run(norm=norm).id for norm in runs.NORMS}
-    monkeypatch.setattr(runs, "NORMS_VERSION", runs.NORMS_VERSION + 1)
+    before = {norm: Run(norm=norm).id for norm in NORMS}
+    monkeypatch.setattr("lib.run.NORMS_VERSION", NORMS_VERSION + 1)
     changed = {norm for norm, old in before.items() if Run(norm=norm).id != old}
     assert changed == {"bn", "in", "bin", "ln", "gn"}
 
@@ -110,7 +113,8 @@ def test_files_appear_whole_or_not_at_all(tmp_path, monkeypatch):
 
 WAITING = """
 import sys
-from lib.runs import Folder, Run
+from lib.engine.store import Folder
+from lib.run import Run
 folder = Folder(Run(), sys.argv[1])
 with folder.lock():
     print("held", flush=True)
@@ -120,7 +124,7 @@ with folder.lock():
 
 def test_one_process_at_a_time_and_a_dead_holder_blocks_nobody(tmp_path):
     holder = subprocess.Popen(
-        [sys.executable, "-c", WAITING, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=runs.ROOT
+        [sys.executable, "-c", WAITING, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
     )
     assert holder.stdout.readline() == "held\n"
     said = []

@@ -11,7 +11,10 @@ import pandas as pd
 import pytest
 from test_data import write_folder
 
-from lib import runs, study
+from lib import study
+from lib.data import ROOT
+from lib.engine import store
+from lib.run import Run
 from lib.study import ALL, NOTEBOOKS, Study
 
 PAPER = Study("paper", "cifar10")
@@ -53,7 +56,7 @@ def test_borders_differ_from_the_study_in_the_border_and_the_epochs():
     assert all(study.runs(norm) in (found[100, norm, "black"], found[100, norm, "reflect"]) for norm in ALL)
     for (epochs, norm, border), (run,) in found.items():
         assert run.augment.removeprefix("crop+flip") == {"black": "", "mean": "+mean", "reflect": "+reflect"}[border]
-        assert replace(run, epochs=100, augment=runs.Run.augment) == study.runs(norm)[0] and run.epochs == epochs
+        assert replace(run, epochs=100, augment=Run.augment) == study.runs(norm)[0] and run.epochs == epochs
     assert len(study.probes()) == len(study.recipe_probes()) + len(found)  # no name stands for two
 
 
@@ -105,7 +108,7 @@ def test_data_sets_have_titles_for_readers(tmp_path):
 
 
 def test_the_readmes_cluster_script_trains_all_but_the_further_seeds():
-    (listed,) = re.findall(r"^variants=(\S+)", (runs.ROOT / "README.md").read_text(), flags=re.M)
+    (listed,) = re.findall(r"^variants=(\S+)", (ROOT / "README.md").read_text(), flags=re.M)
     assert set(listed.split(",")) == set(study.EVERYTHING) - {"more_seeds", "more_small"}
 
 
@@ -166,7 +169,7 @@ def test_every_run_is_held_against_its_data_before_any_is_trained(tmp_path):
 
 def command(module, *args, **env):
     return subprocess.run(
-        [sys.executable, "-m", module, *args], capture_output=True, text=True, cwd=runs.ROOT, env=os.environ | env, check=False
+        [sys.executable, "-m", module, *args], capture_output=True, text=True, cwd=ROOT, env=os.environ | env, check=False
     )
 
 
@@ -196,7 +199,7 @@ def test_a_run_that_fell_back_to_chance_is_collapsed():
     labels = np.repeat(np.arange(10), 100)
 
     def collapsed(*accuracies, labels=labels):
-        result = object.__new__(runs.Result)
+        result = object.__new__(store.Result)
         result.history, result.predictions = pd.DataFrame({"val_accuracy": accuracies}), {"val_labels": labels}
         return result.collapsed
 
@@ -207,5 +210,5 @@ def test_a_run_that_fell_back_to_chance_is_collapsed():
 
 
 def test_notebook_paths_are_relative_to_the_project():
-    assert study.project_path("outputs") == runs.ROOT / "outputs"
+    assert study.project_path("outputs") == ROOT / "outputs"
     assert str(study.project_path("/tmp/x")) == "/tmp/x"

@@ -12,9 +12,12 @@ import torch
 from tqdm.auto import tqdm
 
 from lib import data as data_module
-from lib import study, train, verify
+from lib import study, train
+from lib.data import ROOT
+from lib.engine import machine, verify
+from lib.engine.store import Folder, Result, results, stored
 from lib.norms import BatchInstanceNorm2d
-from lib.runs import ROOT, Folder, Result, Run, results, stored
+from lib.run import Run
 
 TINY = Run(
     norm="bn", n=1, dataset="digits", train_size=48, batch_size=16, epochs=3, warmup_epochs=1, augment="crop",
@@ -322,7 +325,7 @@ def test_float32_is_full_float32_and_the_setting_is_given_back():
     try:
         for setting in settings:
             setting.fp32_precision = "tf32"
-        with pytest.raises(KeyError), train.full_float32():
+        with pytest.raises(KeyError), machine.full_float32():
             assert [setting.fp32_precision for setting in settings] == ["ieee", "ieee"]
             raise KeyError
         assert [setting.fp32_precision for setting in settings] == ["tf32", "tf32"]
@@ -333,7 +336,7 @@ def test_float32_is_full_float32_and_the_setting_is_given_back():
 
 def test_all_that_trained_a_run_are_written_down(tmp_path, monkeypatch):
     places, real = iter(("here", "there", "there")), train.Trainer.epoch
-    monkeypatch.setattr(train.runs, "device_name", lambda device: next(places))
+    monkeypatch.setattr(machine, "device_name", lambda device: next(places))
     calls = itertools.count(1)
 
     def stopping(*args):
@@ -361,7 +364,7 @@ class NoWaiting(torch.utils._python_dispatch.TorchDispatchMode):
 @pytest.mark.parametrize("norm", ["torch_bn", "bn", "in", "bin", "ln", "gn", "nn"])
 def test_a_step_asks_for_no_value_and_repeats_without_new_arguments(monkeypatch, norm):
     """What a CUDA graph needs, checked where there is no GPU: the step reads its batch and rate from tensors alone."""
-    monkeypatch.setattr("lib.kernels.fit", lambda x, weight: False)  # the form that a GPU takes
+    monkeypatch.setattr("lib.engine.compiled.takes", lambda norm, x: False)  # the form that a GPU takes
     run = replace(TINY, norm=norm, clip_norm=1.0, epochs=2)
     data = train.load_data(run, "data")
     trained = []
@@ -489,8 +492,8 @@ VERSIONS = {
 
 @pytest.mark.parametrize("name", VERSIONS)
 def test_results_of_this_version_of_the_code(tmp_path, name):
-    """If this fails, trainings give other results than before: raise runs.CODE_VERSION (or NORMS_VERSION), so that old runs are
-    not taken for new ones, and put the new values here."""
+    """If this fails, trainings give other results than before: raise CODE_VERSION or NORMS_VERSION of lib.run, so that old runs
+    are not taken for new ones, and put the new values here."""
     code, changes, losses = VERSIONS[name]
     run = replace(TINY, **{"norm": name.split()[0], "lr": 0.005, "seed": 7} | changes)
     found = fit(run, tmp_path).history["train_loss"].tolist()

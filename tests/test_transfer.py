@@ -12,9 +12,11 @@ from torchvision.models._api import Weights, WeightsEnum
 from torchvision.models.resnet import Bottleneck, ResNet
 
 from lib import data, train, transfer
-from lib.jobs import train_one
+from lib.engine import weights
+from lib.engine.jobs import train_one
+from lib.engine.store import Folder, Result
 from lib.networks import ResNet50
-from lib.runs import Folder, Result, Run
+from lib.run import Run
 from lib.study import Study
 from lib.train import fit
 from report.build import waiting
@@ -62,7 +64,7 @@ def test_classes_that_are_not_there_are_said():
 def test_a_run_starts_from_anothers_weights_but_for_the_last_layer(outputs):
     model, source = train.new_model(tuned()), Result(SOURCE, outputs).model().state_dict()
     fresh = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    transfer.start_from(model, transfer.initial_weights(tuned(), outputs), data.load("digits", only_classes="0-3"))
+    weights.start_from(model, weights.initial_weights(tuned(), outputs), data.load("digits", only_classes="0-3"))
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, fresh[name] if name.startswith("linear.") else source[name]), name
     assert not torch.equal(fresh["conv1.weight"], source["conv1.weight"])
@@ -96,11 +98,11 @@ def test_a_source_that_is_not_finished_or_another_network_is_said(outputs, tmp_p
 def test_a_diverged_run_is_no_start(outputs, monkeypatch):
     monkeypatch.setattr(Result, "diverged", True)
     with pytest.raises(ValueError, match="whose loss became no number; give a run that converged, or another seed"):
-        transfer.initial_weights(tuned(), outputs)
+        weights.initial_weights(tuned(), outputs)
 
 
 def test_a_worker_without_the_source_gets_its_weights(outputs, tmp_path):
-    start = transfer.initial_weights(tuned(), outputs)
+    start = weights.initial_weights(tuned(), outputs)
     _, files = train_one(tuned(), tmp_path, tmp_path, None, None, start)
     here = fit(tuned(), outputs, progress=False)
     assert files["best.safetensors"] == (here.path / "best.safetensors").read_bytes()
@@ -138,7 +140,7 @@ def imagenet(tmp_path, monkeypatch):
     class Small(WeightsEnum):
         V1 = Weights(url=f"http://127.0.0.1:9/resnet50-{digest}.pth", transforms=None, meta={})
 
-    monkeypatch.setattr(transfer, "weights_entry", lambda: Small.V1)
+    monkeypatch.setattr(weights, "weights_entry", lambda: Small.V1)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     return tmp_path / "weights.pth", state
 
@@ -146,9 +148,9 @@ def imagenet(tmp_path, monkeypatch):
 def test_weights_come_from_a_file_and_then_from_the_cache(imagenet):
     file, state = imagenet
     with pytest.raises(ValueError, match=r"are not in .* and could not be downloaded from http://127.0.0.1:9/resnet50-"):
-        transfer.imagenet_weights()
+        weights.imagenet_weights()
     for _ in range(2):
-        found = transfer.imagenet_weights(file)
+        found = weights.imagenet_weights(file)
         assert found.keys() == {name for name in state if not name.startswith("fc.")}
         assert all(torch.equal(found[name], state[name]) for name in found)
         file = ""
@@ -156,18 +158,18 @@ def test_weights_come_from_a_file_and_then_from_the_cache(imagenet):
 
 def test_another_file_is_refused_and_a_damaged_cache_too(imagenet):
     file, _ = imagenet
-    transfer.imagenet_weights(file)
+    weights.imagenet_weights(file)
     other = file.with_name("other.pth")
     other.write_bytes(file.read_bytes()[:-1] + b"x")
     with pytest.raises(ValueError, match=r"other.pth is not torchvision's resnet50-.*: its SHA-256 does not begin with"):
-        transfer.imagenet_weights(other)
+        weights.imagenet_weights(other)
     with pytest.raises(ValueError, match=r"nowhere\.pth, which is no file"):
-        transfer.imagenet_weights(file.with_name("nowhere.pth"))
-    transfer.weights_file().write_bytes(other.read_bytes())
+        weights.imagenet_weights(file.with_name("nowhere.pth"))
+    weights.weights_file().write_bytes(other.read_bytes())
     with pytest.raises(ValueError, match="is damaged: its SHA-256 does not begin with"):
-        transfer.imagenet_weights()
-    assert transfer.imagenet_weights(file).keys()  # a good file takes its place
-    assert transfer.imagenet_weights().keys()
+        weights.imagenet_weights()
+    assert weights.imagenet_weights(file).keys()  # a good file takes its place
+    assert weights.imagenet_weights().keys()
 
 
 def test_the_backbone_sees_images_as_imagenets_were(imagenet):
@@ -189,7 +191,7 @@ def test_the_backbone_sees_images_as_imagenets_were(imagenet):
 
 
 def test_resnet50_trains_from_imagenets_weights(imagenet, tmp_path):
-    transfer.imagenet_weights(imagenet[0])
+    weights.imagenet_weights(imagenet[0])
     changes = {"model": "resnet50", "norm": "torch_bn", "init": "imagenet", "train_size": 8, "batch_size": 4, "lr": 1e-4}
     run = Run(**SMALL | {"n": 2} | changes)
     data_of_run = data.load("digits", train_size=8)
@@ -198,7 +200,7 @@ def test_resnet50_trains_from_imagenets_weights(imagenet, tmp_path):
     result = fit(run, tmp_path, progress=False, data=small)
     assert result.run.id.startswith("digits-torch_bn-resnet50-b4-e1-s0-")
     assert isinstance(result.model(), ResNet50) and len(result.correct()) == 8
-    transfer.weights_file().unlink()  # a finished run is read without them
+    weights.weights_file().unlink()  # a finished run is read without them
     assert Study("smoke", "digits", outputs=tmp_path).fit_all({"": [run]}, progress=False)[""][0].score() == result.score()
 
 

@@ -5,8 +5,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lib import runs, verify
-from lib.runs import Folder, Run
+from lib.engine import store, verify
+from lib.engine.store import Folder
+from lib.run import Run
 from lib.train import fit
 
 
@@ -88,4 +89,4 @@ def test_only_a_thousandth_of_the_predictions_may_differ(accuracy, changed, good
 def test_an_empty_outputs_folder_is_said(tmp_path, capsys):
     assert verify.main(["--outputs", str(tmp_path)]) == 2
     assert capsys.readouterr().err == f"error: outputs is {tmp_path}, which has no finished run\n"
-    assert runs.stored(tmp_path) == []
+    assert store.stored(tmp_path) == []

@@ -16,30 +16,56 @@ import torch
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from tqdm.auto import tqdm
 
-from lib import data, runs, transfer
-from lib.runs import Folder, Run
-from lib.train import complete, load_data
+from lib import data
+from lib.engine import store, weights
+from lib.engine.store import Folder
+from lib.run import Run, allow
+from lib.train import check_data, complete, load_data
 
 #: name -> what connects joblib to it and gives the keywords of joblib.parallel_config
 BACKENDS = ("local", "ray", "dask")
 PER_GPU = 4  # processes that share a GPU, which one alone is expected to leave idle in part; not measured
 
 
-def train_all(missing: list[Run], outputs, data_dir, jobs: int | str = "auto", backend: str = "local", progress: bool = True):
-    """Train runs side by side. `jobs`: how many; "auto" is one for each core, or PER_GPU for each GPU, or all of a cluster.
+def fit_all(runs: list[Run], outputs, data_dir, jobs: int | str = "auto", backend: str = "local", progress: bool = True):
+    """Id -> the finished run, of each of `runs`: what is there is opened, what is missing is trained, as many side by side as
+    `jobs` says ("auto": one for each core, PER_GPU for each GPU, or all that a cluster takes).
 
-    A worker that shares the outputs folder trains there; one that does not sends the finished run's files back. ValueError
-    for an unknown backend, one that is not installed, or a number of jobs below 1.
+    Every missing run is held against its data before any is trained. One that starts from another's weights comes after that,
+    and is left out where that one diverged, since nothing can start from it. ValueError for what cannot be trained, for an
+    unknown backend or one that is not installed, or a number of jobs below 1.
     """
     number_of_jobs(jobs, backend)
+    wanted = {run.id: run for run in runs}
+    found = {key: result for key, run in wanted.items() if (result := store.find(run, outputs))}
+    missing, loaded = [run for key, run in wanted.items() if key not in found], {}
+    for run in missing:
+        loaded[run.data_key] = loaded.get(run.data_key) or load_data(run, data_dir)
+        check_data(run, loaded[run.data_key])
+    later = [run for run in missing if run.init in wanted and run.init not in found]
+    try:
+        for part in ([run for run in missing if run not in later], later):
+            part = [run for run in part if run.init not in found or not found[run.init].diverged]
+            starts = {run.init: weights.initial_weights(run, outputs) for run in part}
+            if part and (backend != "local" or min(len(part), number_of_jobs(jobs, backend)) > 1):
+                train_all(part, starts, outputs, data_dir, jobs, backend, progress)
+            for run in part:
+                given = loaded[run.data_key], starts[run.init]
+                found[run.id] = store.find(run, outputs) or complete(run, outputs, data_dir, None, progress, *given)
+    finally:
+        store.write_results(outputs, must=bool(missing))
+    return found
+
+
+def train_all(missing: list[Run], starts: dict, outputs, data_dir, jobs, backend: str, progress: bool) -> None:
+    """Train runs side by side. A worker that shares the outputs folder trains there; one that does not sends its files back.
+    `starts`: init -> weights, since a worker elsewhere may not have the run that they are of."""
     missing = sorted(missing, key=cost, reverse=True)  # the longest first, so that none is left over at the end
     gpus = torch.cuda.device_count() if backend == "local" else 0
     folders = Path(outputs).absolute(), Path(data_dir).absolute()
     parent = os.getpid() if backend == "local" else None
-    # A worker elsewhere may not have the run whose weights another starts from.
-    starts = [transfer.initial_weights(run, outputs) if run.init not in ("", "imagenet") else None for run in missing]
     work = [
-        joblib.delayed(train_one)(run, *folders, f"cuda:{i % gpus}" if gpus else None, parent, starts[i])
+        joblib.delayed(train_one)(run, *folders, f"cuda:{i % gpus}" if gpus else None, parent, starts[run.init])
         for i, run in enumerate(missing)
     ]
     with epochs_shown(missing, outputs, progress), connected(backend, jobs, len(missing)) as config:
@@ -49,9 +75,8 @@ def train_all(missing: list[Run], outputs, data_dir, jobs: int | str = "auto", b
                 order = "list" if backend == "ray" else "generator_unordered"
                 for run, files in joblib.Parallel(batch_size=1, return_as=order)(work):
                     folder = Folder(run, outputs)
-                    if not folder.sound:
+                    if files and not folder.done:
                         folder.write_files(files)
-                    runs.write_results(outputs)
         except TerminatedWorkerError:
             raise OSError(
                 f"one of {config['n_jobs']} training processes was killed, perhaps for memory; the same command goes on, "
@@ -65,7 +90,7 @@ def cost(run: Run) -> float:
 
 
 def number_of_jobs(jobs: int | str, backend: str) -> int:
-    runs.allow("backend", backend, BACKENDS)
+    allow("backend", backend, BACKENDS)
     if jobs == "auto":
         if backend != "local":
             return -1
@@ -140,17 +165,13 @@ def end_with_parent(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def train_one(
-    run: Run, outputs: Path, data_dir: Path, device: str | None, parent: int | None, start: dict | None = None
-) -> tuple[Run, dict[str, bytes]]:
-    """What a worker does; the finished run's files, which are small. `start`: the weights that it starts from. `parent`: the
-    process that it ends with, but for a cluster's workers, which outlive what asked them to work."""
+def train_one(run: Run, outputs: Path, data_dir: Path, device: str | None, parent: int | None, start: dict):
+    """What a worker does. The run, and of a cluster's worker its files, which are small. `parent`: the process that a worker
+    here ends with; a cluster's outlive what asked them to work."""
     if parent not in (None, os.getpid()):
         end_with_parent(parent)
-    folder = Folder(run, outputs)
-    if not folder.sound:
-        complete(run, outputs, data_dir, device, False, held_data(run, data_dir), start)
-    return run, folder.read_files()
+    complete(run, outputs, data_dir, device, False, held_data(run, data_dir), start)
+    return run, {} if parent else Folder(run, outputs).read_files()
 
 
 @contextmanager

@@ -1,9 +1,10 @@
-"""The norms compiled for the CPU: the fast form of lib.norms, whose table and formulas these are.
+"""The norms compiled for a CPU, and what else makes the study's networks faster without changing what they compute.
 
-A chain of PyTorch operations reads and writes the feature map once for each; here two passes in either direction do it
-all, as in PyTorch's own layers, and the shortcut's addition and ReLU are done in the same passes. Numba compiles at the
-first call and keeps the result in __pycache__; no C++ compiler is needed. The sums of an image are added up by one
-thread in one order, so the number of threads does not change a bit of them.
+`compiled(network)` is the one switch. On a CPU a chain of PyTorch operations reads and writes the feature map once for each;
+here two passes in either direction do it all, and the block's addition and ReLU are done in the same passes. Numba compiles
+at the first call and keeps the result in __pycache__; no C++ compiler is needed. The sums of an image are added up by one
+thread in one order, so the number of threads does not change a bit of them. What the loops do not take (a GPU, float64, an
+empty map) goes the plain way of lib.norms; a second derivative, which they do not have, is an error.
 
 Maps come as (N, H, W, C), which is what channels-last is in memory; bfloat16 as uint16, which NumPy knows. A loop sees a
 map as (N, tiles, width), where `width` is a multiple of C that fills the vector registers however few the channels are.
@@ -12,14 +13,17 @@ The table, (N, C), is pooled over sets: of `k` neighbouring channels, of one ima
 """
 
 import functools
-from collections.abc import Iterable
 
 import numba
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numba import prange, types
 from numba.extending import intrinsic, overload
-from torch import Tensor
+from torch import Tensor, nn
+
+from lib.norms import BatchInstanceNorm2d, BatchNorm2d, GroupNorm2d, InstanceNorm2d, LayerNorm2d, Norm2d
+from lib.resnet import Block, ResNet
 
 TILE = 256  # values that an inner loop runs over
 
@@ -128,7 +132,7 @@ def pool(m, v, k, pooled, mu, var):
 
 @serial
 def update(running_mean, running_var, momentum, mu, var, values):
-    """BatchNorm2d.update: `values` a channel, and their unbiased variance."""
+    """The running statistics of BatchNorm2d: `values` a channel, and their unbiased variance."""
     for c in range(len(mu)):
         running_mean[c] += momentum * (mu[c] - running_mean[c])
         running_var[c] += momentum * (var[c] * values / (values - 1) - running_var[c])
@@ -300,12 +304,6 @@ def backward(g, y, masked, x, m, v, mu, var, k, pooled, eps, fixed, weight, rho,
 NONE = np.empty(0, np.float32)
 
 
-def fit(x: Tensor, parameters: Iterable[Tensor | None]) -> bool:
-    """Whether the loops take this: on the CPU, a float32 or bfloat16 map that is not empty, and float32 parameters."""
-    maps = x.dtype == torch.float32 or x.dtype == torch.bfloat16
-    return maps and x.device.type == "cpu" and x.numel() > 0 and all(p is None or p.dtype == torch.float32 for p in parameters)
-
-
 def pixels(x: Tensor) -> np.ndarray:
     """A map (N, C, H, W) as the array (N, H, W, C); a copy only if it is not channels-last."""
     x = x.detach()
@@ -321,15 +319,6 @@ def new_map(x: Tensor) -> Tensor:
 def numbers(parameter: Tensor | None) -> np.ndarray:
     """A copy of a parameter (C,); empty if the layer has none."""
     return NONE if parameter is None else parameter.detach().numpy().copy()
-
-
-def normalize(x, shortcut, relu, weight, bias, rho, k, pooled, eps, running_mean, running_var, momentum) -> Tensor:
-    """relu(scale * (x - m) + shift + shortcut), as norms.Norm2d says.
-
-    The sets of the table are k neighbouring channels of one image or (`pooled`) of all. Running statistics are updated in place
-    with `momentum`, or used in place of the sets' own if that is None.
-    """
-    return Normalize.apply(x, shortcut, relu, weight, bias, rho, (k, pooled, eps), (running_mean, running_var, momentum))
 
 
 def as_many_threads() -> None:
@@ -369,8 +358,12 @@ class Normalize(torch.autograd.Function):
         return y
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, g):
+        if torch.is_grad_enabled():  # with create_graph=True
+            raise RuntimeError(
+                "the compiled norms have no second derivative; differentiate twice through the plain ones, which "
+                "ResNet(n, r, norm) has before compiled(network)"
+            )
         x, y = ctx.saved_tensors
         array, g, dx, slopes = pixels(x), g.to(x.dtype), new_map(x), np.empty((3, x.shape[1]), np.float32)
         if y is None:
@@ -381,3 +374,91 @@ class Normalize(torch.autograd.Function):
         backward(*arrays, array, *ctx.table, pixels(dx), slopes)
         found = (dx, masked, None, *torch.from_numpy(slopes), None, None)
         return tuple(d if wanted else None for d, wanted in zip(found, ctx.needs_input_grad, strict=True))
+
+
+def sets(norm: Norm2d) -> tuple[int, bool]:
+    """The sets that a norm pools over: so many neighbouring channels, of one image or (True) of all."""
+    if isinstance(norm, BatchNorm2d):
+        return 1, True
+    if isinstance(norm, GroupNorm2d):
+        return norm.num_channels // norm.num_groups, False
+    return (1 if isinstance(norm, InstanceNorm2d) else norm.num_channels), False
+
+
+def takes(norm: Norm2d, x: Tensor) -> bool:
+    """Whether the loops take this: on the CPU, a float32 or bfloat16 map that is not empty, and float32 parameters."""
+    own = (t for t in (*norm.parameters(), *norm.buffers()) if t.is_floating_point())
+    return (
+        x.dtype in (torch.float32, torch.bfloat16)
+        and x.device.type == "cpu"
+        and x.numel() > 0
+        and all(t.dtype == torch.float32 for t in own)
+    )
+
+
+class Compiled:
+    """What a compiled norm has before its plain one."""
+
+    def forward(self, x: Tensor, shortcut: Tensor | None = None, relu: bool = False) -> Tensor:
+        """The norm of x (N, C, H, W), plus a shortcut of the same shape, through ReLU; rounded once, at the end."""
+        if not takes(self, x):
+            y = super().forward(x)
+            y = y if shortcut is None else y + shortcut
+            return y.relu() if relu else y
+        self.check(x)
+        if shortcut is not None and shortcut.shape != x.shape:
+            raise ValueError(f"the shortcut has shape {tuple(shortcut.shape)}; it must be that of x, {tuple(x.shape)}")
+        running = None, None, None
+        if isinstance(self, BatchNorm2d):
+            running = self.running_mean, self.running_var, self.new_batch() if self.training else None
+        setting = *sets(self), self.eps
+        return Normalize.apply(x, shortcut, relu, self.weight, self.bias, getattr(self, "rho", None), setting, running)
+
+
+class FusedBlock(Block):
+    """A block whose norms do the addition and ReLU too."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm1(self.conv1(x), relu=True)
+        return self.norm2(self.conv2(y), self.shortcut(x), relu=True)
+
+
+class FusedResNet(ResNet):
+    def stem(self, x: Tensor) -> Tensor:
+        return self.norm1(self.conv1(x), relu=True)
+
+
+class Bf16InFloat32(nn.Conv2d):
+    """bf16 convolutions for CPUs without instructions for them, where PyTorch's are 2 to 28 times as slow as float32: they
+    multiply bf16 values, add in float32 and round the sum, and so does a float32 convolution of rounded values."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+            return super().forward(x)
+        with torch.autocast("cpu", enabled=False):
+            x, weight, bias = (t if t is None else t.bfloat16().float() for t in (x, self.weight, self.bias))
+            return F.conv2d(x, weight, bias, self.stride, self.padding).bfloat16()
+
+
+@functools.cache
+def bf16_is_emulated() -> bool:
+    """Whether this is an x86 CPU without instructions for bf16: neither AVX-512's nor AMX's."""
+    flags = torch.cpu.get_capabilities()
+    return flags["architecture"] == "x86_64" and not (flags["avx512_bf16"] or flags["amx_bf16"])
+
+
+NORMS = (LayerNorm2d, GroupNorm2d, InstanceNorm2d, BatchNorm2d, BatchInstanceNorm2d)
+#: class -> its compiled form, which has its name
+COMPILED = {norm: type(norm.__name__, (Compiled, norm), {"__module__": __name__}) for norm in NORMS}
+
+
+def compiled(network: nn.Module) -> nn.Module:
+    """The same network in its fast form. Weights and their names stay; results differ by rounding."""
+    forms = dict(COMPILED)
+    if any(isinstance(module, Norm2d) for module in network.modules()):
+        forms |= {Block: FusedBlock, ResNet: FusedResNet}
+    if bf16_is_emulated():
+        forms[nn.Conv2d] = Bf16InFloat32
+    for module in network.modules():
+        module.__class__ = forms.get(type(module), type(module))
+    return network

@@ -1,6 +1,6 @@
 """Reload the best model of every finished run, score it again and hold that against what the run wrote down.
 
-    python -m lib.verify --outputs outputs --data-dir data
+    python -m lib.engine.verify --outputs outputs --data-dir data
 
 A line for each run; the exit code is 1 if any run is damaged or its model does not give its accuracy.
 """
@@ -9,9 +9,12 @@ import sys
 
 import numpy as np
 
-from lib import data, runs
-from lib.runs import Result
-from lib.train import Parser, check_device, command, evaluate, full_float32, load_data
+from lib import data
+from lib.engine import store
+from lib.engine.commands import Parser, command
+from lib.engine.machine import check_device, full_float32
+from lib.engine.store import Result
+from lib.train import evaluate, load_data
 
 SPLITS = ("val", "test")
 #: Share of a split's predictions that may differ, one image at least: another machine rounds differently, and some image may
@@ -35,14 +38,14 @@ def agrees(result: Result, split: str, accuracy: float, changed: int) -> bool:
 
 
 def main(argv=None) -> int:
-    parser = Parser(prog="python -m lib.verify", description=__doc__.split("\n")[0])
+    parser = Parser(prog="python -m lib.engine.verify", description=__doc__.split("\n")[0])
     parser.add_argument("--outputs", default="outputs", help="where the runs are kept (default: outputs)")
     parser.add_argument("--data-dir", default="data", help="where CIFAR-10 lies or is downloaded to (default: data)")
     args = parser.parse_args(argv)
 
     def work() -> int:
         damaged, loaded, wrong, unread, no_model, diverged = [], {}, 0, 0, 0, 0
-        found = runs.stored(runs.check_folder("outputs", args.outputs), say=damaged.append)
+        found = store.stored(store.check_folder("outputs", args.outputs), say=damaged.append)
         if not found and not damaged:
             raise ValueError(f"outputs is {args.outputs}, which has no finished run")
         print(*damaged, sep="\n", end="\n" * bool(damaged))
