@@ -306,7 +306,8 @@ def within(distance: Tensor, size: int) -> Tensor:
     return (distance >= 0) & (distance < size)
 
 
-def eval_batches(data: Data, split: Split, batch_size: int = 500) -> Iterator[tuple[Tensor, Tensor]]:
-    """The images as they are, in order, normalized."""
-    for images, labels in zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True):
+def eval_batches(data: Data, split: Split) -> Iterator[tuple[Tensor, Tensor]]:
+    """The images as they are, in order, normalized: as many at a time as have the pixels of 500 CIFAR-10 images."""
+    at_once = max(1, 500 * 32 * 32 // (split.images.shape[2] * split.images.shape[3]))
+    for images, labels in zip(split.images.split(at_once), split.labels.split(at_once), strict=True):
         yield data.normalize(images), labels

@@ -12,6 +12,7 @@ take the others with it: the report shows where it failed, and the exit code is 
 With --finished nothing is trained: a section of which a run is missing stands with its title only, and says how many are there.
 """
 
+import ast
 import os
 import shutil
 import socket
@@ -26,6 +27,7 @@ from tempfile import TemporaryDirectory
 import nbformat
 import pandas as pd
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from tqdm.auto import tqdm
 from traitlets.config import Config
 
 from lib import facts
@@ -70,9 +72,19 @@ def portable(path: str | Path) -> str:
 
 
 def code_of(source: Path) -> str:
-    """Changes with the notebook or the code that it runs."""
-    files = [source, HERE / "say.py", *sorted((ROOT / "lib").glob("*.py"))]
-    return store.sha256(b"".join(store.sha256(file.read_bytes()).encode() for file in files))
+    """Changes with the notebook or what the code that it runs does."""
+    files = [HERE / "say.py", *sorted((ROOT / "lib").rglob("*.py"))]
+    meant = [file.read_text() if "getsource" in source.read_text() else meaning(file) for file in files]
+    return store.sha256("\0".join([source.read_text(), *meant]).encode())
+
+
+def meaning(file: Path) -> str:
+    """Python code without what changes nothing that it does: docstrings, comments and layout."""
+    tree = ast.parse(file.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:]
+    return ast.dump(tree)
 
 
 def fingerprint(source: Path, study: Study, parameters: dict) -> str:
@@ -346,7 +358,7 @@ def build(study: Study, target: Path, jobs: int, sources: Path = SOURCES, finish
     failures = {}
     for name in left_out:  # what an earlier execution said is not of this report
         shutil.rmtree(facts.folder(study) / name, ignore_errors=True)
-    with workers(jobs) as pool:
+    with workers(jobs) as pool, tqdm(total=len(shown), desc="notebooks", unit="notebook") as bar:
         for part in ([name for name in shown if name != LAST], [name for name in shown if name == LAST]):
             futures = {name: pool.submit(execute, sources / f"{name}.ipynb", study, parameters, folder) for name in part}
             for name, future in futures.items():
@@ -354,7 +366,8 @@ def build(study: Study, target: Path, jobs: int, sources: Path = SOURCES, finish
                     said = future.result()
                 except Exception as error:  # its process was killed
                     said = show_failure(folder / f"{name}.ipynb", error)
-                print(f"{name}: {'unchanged' if said == 'kept' else said or 'executed'}", flush=True)
+                tqdm.write(f"{name}: {'unchanged' if said == 'kept' else said or 'executed'}")
+                bar.update()
                 if said not in ("", "kept"):
                     failures[name] = said
     for name, count in left_out.items():

@@ -8,7 +8,9 @@ The text appears where the claim holds. Where it does not, as on another data se
 section's facts and claims beside its executed notebook, for the pages and the discussion.
 """
 
+import ast
 import contextlib
+import itertools
 import re
 from functools import partial
 from pathlib import Path
@@ -16,6 +18,7 @@ from types import SimpleNamespace
 
 import jinja2
 import pandas as pd
+from IPython import get_ipython
 from IPython.display import Markdown, display
 
 from lib import facts as facts_module
@@ -84,6 +87,22 @@ def rests_on(holds: str, facts: dict) -> str:
             value = value_of(side, facts)
             values[side] = "–" if is_nan(value) else f"{round(value, 3) if isinstance(value, float) else value}"
     return ", ".join(f"{side} = {value}" for side, value in values.items()) or holds
+
+
+def check_parameters() -> None:
+    """ValueError for a parameter that papermill was given and the notebook does not have; papermill itself only warns, and the
+    notebook would run with the default."""
+    shell = get_ipython()
+    for declared, given in itertools.pairwise(shell.user_ns["In"] if shell else ()):
+        if given.startswith("# Parameters\n"):  # the cell that papermill puts behind the notebook's own
+            allowed = assigned(declared)
+            if unknown := [name for name in assigned(given) if name not in allowed]:
+                raise ValueError(f"unknown parameter {', '.join(unknown)}; allowed are {', '.join(allowed)}")
+
+
+def assigned(code: str) -> list[str]:
+    """The names that a cell gives a value to."""
+    return [target.id for node in ast.parse(code).body if isinstance(node, ast.Assign) for target in node.targets]
 
 
 def tell(text: str, **facts) -> None:
