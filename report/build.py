@@ -124,11 +124,15 @@ def waiting(study: Study) -> dict[str, str]:
     return counts
 
 
-def execute(source: Path, study: Study, parameters: dict, folder: Path) -> str:
-    """Run one notebook into `folder`: "" if it went well, "kept" if nothing had changed, or the error."""
+def is_current(source: Path, study: Study, parameters: dict, folder: Path) -> bool:
+    """Whether a notebook was executed into `folder` with all that it depends on as it is now."""
     target = folder / source.name
-    if target.is_file() and key_of(target, study) == fingerprint(source, study, parameters):
-        return "kept"
+    return target.is_file() and key_of(target, study) == fingerprint(source, study, parameters)
+
+
+def execute(source: Path, study: Study, parameters: dict, folder: Path) -> str:
+    """Run one notebook into `folder`: "" if it went well, or the error."""
+    target = folder / source.name
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
@@ -360,10 +364,12 @@ def build(study: Study, target: Path, jobs: int, sources: Path = SOURCES, finish
         shutil.rmtree(facts.folder(study) / name, ignore_errors=True)
     with workers(jobs) as pool, tqdm(total=len(shown), desc="notebooks", unit="notebook") as bar:
         for part in ([name for name in shown if name != LAST], [name for name in shown if name == LAST]):
-            futures = {name: pool.submit(execute, sources / f"{name}.ipynb", study, parameters, folder) for name in part}
-            for name, future in futures.items():
+            files = {name: sources / f"{name}.ipynb" for name in part}
+            changed = [name for name, file in files.items() if not is_current(file, study, parameters, folder)]
+            futures = {name: pool.submit(execute, files[name], study, parameters, folder) for name in changed}
+            for name in part:
                 try:
-                    said = future.result()
+                    said = futures[name].result() if name in futures else "kept"
                 except Exception as error:  # its process was killed
                     said = show_failure(folder / f"{name}.ipynb", error)
                 tqdm.write(f"{name}: {'unchanged' if said == 'kept' else said or 'executed'}")

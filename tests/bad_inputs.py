@@ -301,6 +301,7 @@ CASES = [
     ("papermill", ("02_norm_sanity", {"seeds": "one"}), "seeds is 'one'" + SEEDS),
     ("papermill", ("03_six_variants", {"dataset": "mnist"}), "unknown data set 'mnist'" + SETS),
     ("papermill", ("04_batch_size", {"outputs": ""}), "outputs is ''" + FOLDER),
+    ("papermill", ("05_feature_quantiles", {"dataset": "digits", "epoch": 3, "sede": 1}), "unknown parameter epoch, sede; allowed are profile, dataset, data_dir, seeds, outputs"),
     ("papermill", ("05_feature_quantiles", {"data_dir": 3}), "data_dir is 3" + FOLDER),
     ("papermill", ("09_transfer", {"backbone": "resnet18"}), "init or backbone is 'resnet18', which is no finished run in"),
     ("papermill", ("09_transfer", {"positive": "bird"}), "unknown positive 'bird'; allowed are 0, 1, 2"),

@@ -214,8 +214,16 @@ def test_batches_depend_on_seed_and_epoch_only():
 def test_evaluation_images_are_never_augmented():
     found = data.load("digits", train_size=64)
     for split in (found.val, found.test):
-        seen = torch.cat([x for x, _ in data.eval_batches(found, split, batch_size=7)])
+        seen = torch.cat([x for x, _ in data.eval_batches(found, split)])
         assert torch.equal(seen, found.normalize(split.images))
+
+
+@pytest.mark.parametrize("side, at_once", [(32, 500), (64, 125), (256, 7), (1024, 1)])
+def test_evaluation_takes_as_many_images_as_their_size_allows(side, at_once):
+    images = torch.zeros(1, 3, 1, 1, dtype=torch.uint8).expand(at_once + 1, 3, side, side)
+    split = data.Split(images, torch.zeros(at_once + 1, dtype=torch.int64))
+    found = data.Data(split, split, split, ("a", "b"), torch.zeros(3), torch.ones(3))
+    assert [len(x) for x, _ in data.eval_batches(found, split)] == [at_once, 1]
 
 
 @pytest.mark.parametrize("parts", [("train", "test"), ("train", "val", "test")])

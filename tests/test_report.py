@@ -182,6 +182,24 @@ def test_an_execution_depends_on_what_was_tried_and_on_which_models_are_kept(tmp
     assert len({first for first, _ in found}) == 3 and len({other for _, other in found}) == 1
 
 
+def test_an_edit_that_changes_nothing_executes_nothing_again(tmp_path, monkeypatch):
+    """Docstrings, comments and layout of lib are no input of a notebook, unless it prints the code; all else is."""
+    (tmp_path / "lib" / "engine").mkdir(parents=True)
+    monkeypatch.setattr(build, "ROOT", tmp_path)
+    file, plain, printing = tmp_path / "lib" / "engine" / "a.py", tmp_path / "plain.ipynb", tmp_path / "printing.ipynb"
+    plain.write_text("facts"), printing.write_text("print(inspect.getsource(norms))")
+
+    def codes(text):
+        file.write_text(text)
+        return build.code_of(plain), build.code_of(printing)
+
+    usual = codes('"""A."""\n\n\ndef f(x):\n    """B."""\n    return x + 1\n')
+    reworded = codes('"""Anew."""\ndef f(x):\n    # said\n    """Better."""\n    return (x + 1)\n')
+    assert reworded[0] == usual[0] and reworded[1] != usual[1]
+    assert codes('"""A."""\n\n\ndef f(x):\n    """B."""\n    return x + 2\n')[0] != usual[0]
+    assert codes('"""A."""\n\n\ndef f(x):\n    return "B." and x + 1\n')[0] != usual[0]
+
+
 def test_unchanged_notebooks_are_not_executed_again_and_nothing_is_trained(smoke):
     study, target, _ = smoke
     before = {f: f.stat().st_mtime_ns for f in study.outputs.rglob("*") if f.is_file()}
