@@ -24,10 +24,17 @@ from lib.run import Run
 from lib.study import Study
 from report import build
 
-if __package__:
-    from tests.test_data import write_folder
-else:
-    from test_data import write_folder
+
+def write_folder(path: Path, parts=("train", "test"), classes=("crow", "owl", "wren"), images=6, size=(16, 16)) -> Path:
+    """A small image folder of random pixels."""
+    rng = np.random.default_rng(0)
+    for part in parts:
+        for name in classes:
+            (path / part / name).mkdir(parents=True)
+            for i in range(images):
+                pixels = rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(path / part / name / f"{i}.png")
+    return path
 
 
 def raised(call) -> str:

@@ -9,21 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from bad_inputs import write_folder
 from PIL import Image
 from torchvision.datasets import CIFAR10
 
 from lib import data
-
-
-def write_folder(path: Path, parts=("train", "test"), classes=("crow", "owl", "wren"), images=6, size=(16, 16)) -> Path:
-    rng = np.random.default_rng(0)
-    for part in parts:
-        for name in classes:
-            (path / part / name).mkdir(parents=True)
-            for i in range(images):
-                pixels = rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(path / part / name / f"{i}.png")
-    return path
 
 
 def test_augmented_images_keep_their_order():

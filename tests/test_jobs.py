@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from test_data import write_folder
+from bad_inputs import write_folder
 
 from lib.data import ROOT
 from lib.engine import jobs

@@ -20,9 +20,9 @@ import numpy as np
 import pandas as pd
 import papermill
 import pytest
+from bad_inputs import write_folder
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from pypdf import PdfReader
-from test_data import write_folder
 
 from lib import facts, plots
 from lib.data import ROOT
