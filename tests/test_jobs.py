@@ -73,6 +73,14 @@ def test_a_worker_without_the_outputs_folder_sends_the_run_back(one_after_the_ot
     assert found["bn"][0].score() == Result(study.runs("bn")[0], there).score()
     assert (there / "runs").is_dir() and not list((tmp_path / "here" / "runs").glob("*/checkpoint.pt"))
 
+    files = [found[name][0].path / "predictions.npz" for name in VARIANTS]  # and again, if what came home is damaged since
+    for file in files:
+        file.write_bytes(b"nothing")
+    study.fit(VARIANTS, progress=False)
+    assert weights(study) == weights(one_after_the_other)
+    assert [file.with_name("predictions.npz.damaged").read_bytes() for file in files] == [b"nothing"] * len(files)
+    assert not list((tmp_path / "here" / "runs").glob("*/checkpoint.pt")), "it was trained here"
+
 
 @pytest.mark.parametrize("given", [0, -1, "many", 1.5, True, ""])
 def test_number_of_jobs_is_checked_at_once(given):

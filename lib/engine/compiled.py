@@ -401,13 +401,13 @@ class Compiled:
 
     def forward(self, x: Tensor, shortcut: Tensor | None = None, relu: bool = False) -> Tensor:
         """The norm of x (N, C, H, W), plus a shortcut of the same shape, through ReLU; rounded once, at the end."""
+        self.check(x)
+        if shortcut is not None and shortcut.shape != x.shape:
+            raise ValueError(f"the shortcut has shape {tuple(shortcut.shape)}; it must be that of x, {tuple(x.shape)}")
         if not takes(self, x):
             y = super().forward(x)
             y = y if shortcut is None else y + shortcut
             return y.relu() if relu else y
-        self.check(x)
-        if shortcut is not None and shortcut.shape != x.shape:
-            raise ValueError(f"the shortcut has shape {tuple(shortcut.shape)}; it must be that of x, {tuple(x.shape)}")
         running = None, None, None
         if isinstance(self, BatchNorm2d):
             running = self.running_mean, self.running_var, self.new_batch() if self.training else None
@@ -424,6 +424,8 @@ class FusedBlock(Block):
 
 
 class FusedResNet(ResNet):
+    """The network whose first norm does ReLU too."""
+
     def stem(self, x: Tensor) -> Tensor:
         return self.norm1(self.conv1(x), relu=True)
 
@@ -444,12 +446,14 @@ class Bf16InFloat32(nn.Conv2d):
 def bf16_is_emulated() -> bool:
     """Whether this is an x86 CPU without instructions for bf16: neither AVX-512's nor AMX's."""
     flags = torch.cpu.get_capabilities()
-    return flags["architecture"] == "x86_64" and not (flags["avx512_bf16"] or flags["amx_bf16"])
+    return flags.get("architecture") == "x86_64" and not (flags["avx512_bf16"] or flags["amx_bf16"])
 
 
-NORMS = (LayerNorm2d, GroupNorm2d, InstanceNorm2d, BatchNorm2d, BatchInstanceNorm2d)
 #: class -> its compiled form, which has its name
-COMPILED = {norm: type(norm.__name__, (Compiled, norm), {"__module__": __name__}) for norm in NORMS}
+COMPILED = {
+    norm: type(norm.__name__, (Compiled, norm), {"__module__": __name__})
+    for norm in (LayerNorm2d, GroupNorm2d, InstanceNorm2d, BatchNorm2d, BatchInstanceNorm2d)
+}
 
 
 def compiled(network: nn.Module) -> nn.Module:

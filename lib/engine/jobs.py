@@ -40,8 +40,10 @@ def fit_all(runs: list[Run], outputs, data_dir, jobs: int | str = "auto", backen
     found = {key: result for key, run in wanted.items() if (result := store.find(run, outputs))}
     missing, loaded = [run for key, run in wanted.items() if key not in found], {}
     for run in missing:
-        loaded[run.data_key] = loaded.get(run.data_key) or load_data(run, data_dir)
-        check_data(run, loaded[run.data_key])
+        if run.data_key in loaded:
+            check_data(run, loaded[run.data_key])
+        else:
+            loaded[run.data_key] = load_data(run, data_dir)
     later = [run for run in missing if run.init in wanted and run.init not in found]
     try:
         for part in ([run for run in missing if run not in later], later):
@@ -59,11 +61,11 @@ def fit_all(runs: list[Run], outputs, data_dir, jobs: int | str = "auto", backen
 
 def train_all(missing: list[Run], starts: dict, outputs, data_dir, jobs, backend: str, progress: bool) -> None:
     """Train runs side by side. A worker that shares the outputs folder trains there; one that does not sends its files back.
-    `starts`: init -> weights, since a worker elsewhere may not have the run that they are of."""
+    `starts`: init -> weights, since a worker elsewhere may not have the run that they are of; ImageNet's it reads itself."""
     missing = sorted(missing, key=cost, reverse=True)  # the longest first, so that none is left over at the end
     gpus = torch.cuda.device_count() if backend == "local" else 0
     folders = Path(outputs).absolute(), Path(data_dir).absolute()
-    parent = os.getpid() if backend == "local" else None
+    parent, starts = os.getpid() if backend == "local" else None, starts | {"imagenet": None}
     work = [
         joblib.delayed(train_one)(run, *folders, f"cuda:{i % gpus}" if gpus else None, parent, starts[run.init])
         for i, run in enumerate(missing)
@@ -75,7 +77,8 @@ def train_all(missing: list[Run], starts: dict, outputs, data_dir, jobs, backend
                 order = "list" if backend == "ray" else "generator_unordered"
                 for run, files in joblib.Parallel(batch_size=1, return_as=order)(work):
                     folder = Folder(run, outputs)
-                    if files and not folder.done:
+                    if files and not folder.sound:
+                        folder.set_damage_aside(say=tqdm.write)
                         folder.write_files(files)
         except TerminatedWorkerError:
             raise OSError(
@@ -165,7 +168,7 @@ def end_with_parent(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def train_one(run: Run, outputs: Path, data_dir: Path, device: str | None, parent: int | None, start: dict):
+def train_one(run: Run, outputs: Path, data_dir: Path, device: str | None, parent: int | None, start: dict | None):
     """What a worker does. The run, and of a cluster's worker its files, which are small. `parent`: the process that a worker
     here ends with; a cluster's outlive what asked them to work."""
     if parent not in (None, os.getpid()):
