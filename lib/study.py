@@ -186,7 +186,7 @@ class Study:
     outputs: str | Path = "outputs"
     changes: dict = field(default_factory=dict)  # of Run fields, for all runs
     jobs: int | str = "auto"  # runs side by side; it does not change their results
-    backend: str = "local"  # of lib.jobs.BACKENDS
+    backend: str = "local"  # of lib.engine.jobs.BACKENDS
 
     def __post_init__(self):
         allow("profile", self.profile, tuple(PROFILES))
