@@ -143,7 +143,7 @@ def ratio(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def main(argv=None) -> None:
-    parser = Parser(prog="python -m benchmarks.engine", description=__doc__.split("\n")[0])
+    parser = Parser("benchmarks.engine", __doc__)
     parser.add_argument("--quick", action="store_true", help="fewer rounds, and engine.csv is left as it is")
     quick = parser.parse_args(argv).quick
     machine.keep_freed_memory()

@@ -132,7 +132,7 @@ def report_building() -> list[dict]:
 
 def main(argv=None) -> None:
     parts = {what: lambda what=what: growth(what) for what in GROWING} | {"jobs": side_by_side, "report": report_building}
-    parser = Parser(prog="python -m benchmarks.growth", description=__doc__.split("\n\n")[0])
+    parser = Parser("benchmarks.growth", __doc__)
     parser.add_argument("--only", nargs="+", choices=tuple(parts), default=tuple(parts))
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)

@@ -8,18 +8,16 @@ is of the lucky seeds alone.
 import itertools
 import re
 from collections.abc import Callable
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
 
 from lib import metrics, norms, stats
 from lib.data import Data
-from lib.engine import store
 from lib.engine.store import Result
-from lib.run import SPLITS, Run
-from lib.study import BLACK, LABELS, Study
+from lib.run import SPLITS
+from lib.study import Study
 from lib.train import evaluate
 
 Arms = dict[str, list[Result]]
@@ -210,36 +208,6 @@ def on_validation(a: Result, b: Result) -> stats.Contrast:
     return stats.contrast({"a": 1, "b": -1}, {"a": [a.correct("val")], "b": [b.correct("val")]})
 
 
-def tried(outputs: Path, pairs: dict[str, tuple[Run, Run]]) -> pd.DataFrame:
-    """What was tried, a row for each named pair of a run and the one it is held against, as far as both are finished: the first
-    one's best validation accuracy (`val`), and value, low, high of it minus the second's; NaN where the two are one run."""
-    rows = {}
-    for name, pair in pairs.items():
-        if all(store.Folder(run, outputs).sound for run in pair):
-            a, b = (Result(run, outputs) for run in pair)
-            difference = on_validation(a, b)._asdict() if a.run != b.run else {}
-            rows[name] = {"val": np.nan if a.failed else a.score(split="val")} | difference
-    columns = ["val", "value", "low", "high"]
-    return pd.DataFrame(rows.values(), index=pd.Index(rows, name="recipe"), columns=columns, dtype=float)
-
-
-def recipes(study: Study) -> pd.DataFrame:
-    """`tried` of what was tried for the recipe, against the recipe in use with a black border over as many epochs."""
-    probes = {name: planned[0] for name, planned in study.recipe_probes().items()}
-    used = {name: replace(study.runs(run.norm)[0], epochs=run.epochs, **BLACK) for name, run in probes.items()}
-    return tried(study.outputs, {name: (run, used[name]) for name, run in probes.items()})
-
-
-def borders(study: Study) -> pd.DataFrame:
-    """`tried` of a reflected border against a black one, for each norm and number of epochs."""
-    plan = {key: planned[0] for key, planned in study.borders().items()}
-    keys = dict.fromkeys((epochs, norm) for epochs, norm, _ in plan)
-    pairs = {
-        f"{LABELS[norm]}, {epochs} epochs": tuple(plan[epochs, norm, b] for b in ("reflect", "black")) for epochs, norm in keys
-    }
-    return tried(study.outputs, pairs)
-
-
 def as_trained(arms: Arms, data: Data, draws: int = 10) -> pd.DataFrame:
     """Validation accuracy of the kept weights on the images as they are (`plain`) and cropped and mirrored as training shows
     them (`augmented`, the mean over so many draws); means over the seeds."""
@@ -267,33 +235,3 @@ def distinct(arms: Arms) -> Arms:
     """Without what has the same runs as one before it."""
     first = {results[0].run.id: name for name, results in reversed(arms.items())}
     return {name: arms[name] for name in arms if name in first.values()}
-
-
-def folder(study: Study) -> Path:
-    """Where the facts of a setting lie, in a folder for each section: beside its executed notebooks."""
-    return study.outputs / "notebooks" / f"{study.profile}-{study.runs('bn')[0].data_slug}" / "facts"
-
-
-def save(study: Study, section: str, **facts: pd.DataFrame) -> None:
-    """Each as a CSV file of its name, for the pages and sections that read them."""
-    (folder(study) / section).mkdir(parents=True, exist_ok=True)
-    for name, frame in facts.items():
-        store.write_file(folder(study) / section / f"{name}.csv", frame.to_csv().encode())
-
-
-def load(study: Study, *required: str) -> dict[str, pd.DataFrame]:
-    """Name -> frame of all that the sections have saved; their `claims` one below the other, with a column that says whose they
-    are. FileNotFoundError if a required section has saved nothing yet."""
-    for section in required:
-        if not (folder(study) / section / "claims.csv").is_file():
-            raise FileNotFoundError(
-                f"there are no facts in {folder(study) / section}; execute notebook {section} with these parameters first"
-            )
-    found, claims = {}, []
-    for path in sorted(folder(study).glob("*/claims.csv")):
-        frames = {file.stem: pd.read_csv(file, index_col=0) for file in sorted(path.parent.glob("*.csv"))}
-        claims.append(frames.pop("claims").assign(section=path.parent.name))
-        if twice := sorted(found.keys() & frames.keys()):
-            raise ValueError(f"{path.parent} has facts called {', '.join(twice)}, as another section has; call them otherwise")
-        found |= frames
-    return found | {"claims": pd.concat(claims) if claims else pd.DataFrame(columns=["section", "verdict"])}

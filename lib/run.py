@@ -41,13 +41,13 @@ class Run:
     optimizer: str = "sgd"
     lr: float = 0.1  # the assignment's initial learning rate
     momentum: float = 0.9  # He et al. 2016, section 4.2
-    weight_decay: float = 5e-4  # chosen on validation data: study.RECIPE_PROBES
+    weight_decay: float = 5e-4  # chosen on validation data: report.probes
     schedule: str = "cosine"  # half a period, from lr to 0, a step at a time
     warmup_epochs: int = 2  # linear from 0; the networks without batch statistics start rough at lr 0.1
     clip_norm: float | None = None  # of the whole gradient
     gate_lr: float = 10.0  # BIN's gates learn at so many times lr: the authors' published training code
     group_size: int = 4  # channels in a group of GN, that is C/4 groups
-    augment: str = "crop+flip+reflect"  # He et al. 2016, section 4.2, but for the border: study.BORDER_PROBES
+    augment: str = "crop+flip+reflect"  # He et al. 2016, section 4.2, but for the border: report.probes
     precision: str = "bf16"  # of the training's convolutions; statistics, loss, weights and evaluation are float32
     model: str = "resnet"  # or cnn or resnet50 (lib.networks), which have no n
     activation: str = "relu"  # of lib.networks.ACTIVATIONS; the ResNet has ReLU

@@ -330,13 +330,11 @@ def finish(run: Run, model, data, folder: Folder, state: dict) -> None:
 
 def main(argv=None) -> int:
     """One run from the command line: every field of Run is an option."""
-    parser = Parser(prog="python -m lib.train", description="Train one run, or go on with it.")
+    parser = Parser("lib.train", "Train one run, or go on with it.", "data-dir", "outputs")
     for field in fields(Run):
         kind = next(kind for kind in (bool, int, float, str) if kind.__name__ in str(field.type))
         how = {"action": "store_true"} if kind is bool else {"type": kind}
         parser.add_argument(f"--{field.name.replace('_', '-')}", **how, default=None, help=f"default: {field.default}")
-    parser.add_argument("--data-dir", default="data", help="default: data")
-    parser.add_argument("--outputs", default="outputs", help="default: outputs")
     parser.add_argument("--device", help="cpu, cuda or cuda:1 (default: the GPU if there is one)")
     options = vars(parser.parse_args(argv))
     outputs, data_dir, device = (options.pop(name) for name in ("outputs", "data_dir", "device"))

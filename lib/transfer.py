@@ -161,7 +161,7 @@ def machines(study: "Study", name: str, positive: str, weights: str = "") -> tup
     scores, points, data = {}, {}, study.data()
     if name:
         source = None if name == "resnet50" else source_run(name, study.outputs)
-        known = study.data_of(source) if source and source.dataset == study.dataset else data
+        known = study.data(source) if source and source.dataset == study.dataset else data
         known = replace(data, mean=known.mean, std=known.std)
         splits = (data.train.take(slice(MOST)), data.val, data.test)
         labels = [(split.labels == data.classes.index(positive)).numpy() for split in splits]

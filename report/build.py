@@ -30,13 +30,14 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from tqdm.auto import tqdm
 from traitlets.config import Config
 
-from lib import facts
+from benchmarks import precision
 from lib.data import ROOT
 from lib.engine import store
-from lib.engine.commands import Parser, command
+from lib.engine.commands import OPTIONS, Parser, command
 from lib.engine.jobs import end_with_parent
 from lib.plots import table_html
-from lib.study import EVERYTHING, LABELS, NOTEBOOKS, PRECISION_SEEDS, Study
+from lib.study import EVERYTHING, NAMES, NOTEBOOKS, Study
+from report import probes, saved
 from report.page import first_page
 
 HERE = Path(__file__).resolve().parent
@@ -73,7 +74,7 @@ def portable(path: str | Path) -> str:
 
 def code_of(source: Path) -> str:
     """Changes with the notebook or what the code that it runs does."""
-    files = [HERE / "say.py", *sorted((ROOT / "lib").rglob("*.py"))]
+    files = [*(HERE / f"{name}.py" for name in ("say", "figures", "probes", "saved")), *sorted((ROOT / "lib").rglob("*.py"))]
     meant = [file.read_text() if "getsource" in source.read_text() else meaning(file) for file in files]
     return store.sha256("\0".join([source.read_text(), *meant]).encode())
 
@@ -92,7 +93,7 @@ def fingerprint(source: Path, study: Study, parameters: dict) -> str:
     their models are kept."""
     needed = study.runs_of(NOTEBOOKS[source.stem])
     if source.stem == "01_resnet_bn":  # which shows what was tried for the recipe
-        needed += [run for planned in Study("paper", "cifar10", outputs=study.outputs).probes().values() for run in planned]
+        needed += [run for planned in probes.plan().values() for run in planned]
     paths = [store.Folder(run, study.outputs).path for run in needed]
     sums = [
         ((path / store.SUMS).read_text(), (path / store.MODEL).is_file()) if (path / store.SUMS).is_file() else "missing"
@@ -104,7 +105,7 @@ def fingerprint(source: Path, study: Study, parameters: dict) -> str:
 
 def facts_of(study: Study, section: str) -> str:
     """Changes with any fact that a section saved."""
-    files = sorted((facts.folder(study) / section).glob("*.csv"))
+    files = sorted((saved.folder(study) / section).glob("*.csv"))
     return store.sha256(b"".join(store.sha256(file.read_bytes()).encode() for file in files))
 
 
@@ -137,7 +138,7 @@ def execute(source: Path, study: Study, parameters: dict, folder: Path) -> str:
     from papermill.exceptions import PapermillExecutionError
 
     target.unlink(missing_ok=True)
-    shutil.rmtree(facts.folder(study) / source.stem, ignore_errors=True)  # of no other execution
+    shutil.rmtree(saved.folder(study) / source.stem, ignore_errors=True)  # of no other execution
     try:
         code = code_of(source)
         with TemporaryDirectory(prefix="kernel-") as sockets:
@@ -266,14 +267,14 @@ def numbered(cells: list) -> list:
 def reported(study: Study) -> dict[str, list[store.Result]]:
     """Group of the appendix -> its finished runs. A run of several groups is in the first of them."""
     found, listed = {}, set()
-    probes = study.probes() if (study.profile, study.dataset) == ("paper", "cifar10") else {}
+    committed = (study.profile, study.dataset) == ("paper", "cifar10")
+    tried = [run for planned in probes.plan(study.seeds).values() for run in planned] if committed else []
     variants = study.plan(EVERYTHING)  # with further seeds
-    groups = {name: variants.get(name, []) if name in LABELS else study.runs_of([name]) for name in EVERYTHING}
-    tried = {run.id: run for planned in probes.values() for run in planned}  # a run may be a recipe's and a border's
-    groups["what was tried for the recipe"] = list(tried.values())
-    if probes:
-        precisions = replace(study, seeds=PRECISION_SEEDS).precisions()
-        groups["precision"] = [run for planned in precisions.values() for run in planned]
+    groups = {name: variants.get(name, []) if name in NAMES else study.runs_of([name]) for name in EVERYTHING}
+    groups["what was tried for the recipe"] = list({run.id: run for run in tried}.values())
+    if committed:
+        planned = precision.plan(replace(study, seeds=precision.SEEDS))
+        groups["precision"] = [run for runs in planned.values() for run in runs]
     for name, planned in groups.items():
         own = [run for run in planned if run.id not in listed and store.Folder(run, study.outputs).sound]
         listed |= {run.id for run in own}
@@ -287,13 +288,13 @@ def appendix(found: dict[str, list[store.Result]]) -> list:
     for name, results in found.items():
         environments += [result.env for result in results]
         # A variant has a row for each run; a group of many runs one for all of them.
-        for part in [[result] for result in results] if name in LABELS else [results] if results else []:
-            title = LABELS.get(name, GROUPS.get(name, name)) + " (diverged)" * all(result.diverged for result in part)
+        for part in [[result] for result in results] if name in NAMES else [results] if results else []:
+            title = NAMES.get(name, GROUPS.get(name, name)) + " (diverged)" * all(result.diverged for result in part)
             epochs = sorted({result.metrics["epochs_run"] for result in part})
             rows.append(
                 {
                     "variant": title,
-                    "run": part[0].run.id if name in LABELS else f"{len(part)} run{'s' * (len(part) > 1)}",
+                    "run": part[0].run.id if name in NAMES else f"{len(part)} run{'s' * (len(part) > 1)}",
                     "epochs": " to ".join(str(n) for n in dict.fromkeys((epochs[0], epochs[-1]))),
                     "minutes": sum(result.metrics["train_seconds"] for result in part) / 60,
                     "runs": len(part),
@@ -361,7 +362,7 @@ def build(study: Study, target: Path, jobs: int, sources: Path = SOURCES, finish
     }
     failures = {}
     for name in left_out:  # what an earlier execution said is not of this report
-        shutil.rmtree(facts.folder(study) / name, ignore_errors=True)
+        shutil.rmtree(saved.folder(study) / name, ignore_errors=True)
     with workers(jobs) as pool, tqdm(total=len(shown), desc="notebooks", unit="notebook") as bar:
         for part in ([name for name in shown if name != LAST], [name for name in shown if name == LAST]):
             files = {name: sources / f"{name}.ipynb" for name in part}
@@ -399,15 +400,7 @@ def build(study: Study, target: Path, jobs: int, sources: Path = SOURCES, finish
 
 
 def main(argv=None) -> int:
-    parser = Parser(prog="python -m report.build", description=__doc__.split("\n")[0])
-    for name, default in (
-        ("profile", "quick"),
-        ("dataset", "digits"),
-        ("data-dir", "data"),
-        ("seeds", "0"),
-        ("outputs", "outputs"),
-    ):
-        parser.add_argument(f"--{name}", default=default, help=f"as of lib.study (default: {default})")
+    parser = Parser("report.build", __doc__, *OPTIONS)
     parser.add_argument("--report", type=Path, help="folder of report.html and report.pdf (default: by the setting, see above)")
     parser.add_argument("--finished", action="store_true", help="train nothing: leave out the sections that wait for a run")
     parser.add_argument("--jobs", default=2, type=int, help="notebooks at a time (default: 2)")

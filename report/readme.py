@@ -10,11 +10,11 @@ import sys
 import pandas as pd
 
 from benchmarks import precision
-from lib import facts
 from lib.data import ROOT
 from lib.engine.store import Result
 from lib.plots import NAMES
-from lib.study import PRECISION_SEEDS, Study
+from lib.study import Study
+from report import saved
 from report.page import abstract, headline
 
 README, SPEED, FIGURE = ROOT / "README.md", ROOT / "report" / "speed.md", ROOT / "report" / "headline.svg"
@@ -100,7 +100,7 @@ def growth_table(folder=BENCHMARKS) -> str:
 
 def precision_lines(outputs=ROOT / "outputs") -> str:
     """What benchmarks.precision says of its committed runs."""
-    plan = Study("paper", "cifar10", seeds=PRECISION_SEEDS).precisions()
+    plan = precision.plan(Study("paper", "cifar10", seeds=precision.SEEDS))
     lines = precision.report({kind: [Result(run, outputs) for run in planned] for kind, planned in plan.items()})
     return "\n".join(f"- {line}" for line in lines)
 
@@ -117,7 +117,7 @@ def filled(text: str, blocks: dict[str, str]) -> str:
 
 def pages() -> dict:
     """File -> its text made anew."""
-    known = facts.load(Study("paper", "cifar10", outputs=ROOT / "outputs"))
+    known = saved.load(Study("paper", "cifar10", outputs=ROOT / "outputs"))
     speed = {"engine": engine_table(), "growth": growth_table(), "precision": precision_lines()}
     return {README: filled(README.read_text(), {"results": results_table(known)}), SPEED: filled(SPEED.read_text(), speed)}
 
@@ -126,7 +126,7 @@ def main() -> int:
     for file, text in pages().items():
         file.write_text(text)
     study = Study("paper", "cifar10", outputs=ROOT / "outputs")
-    known = facts.load(study)
+    known = saved.load(study)
     headline(known, abstract(study, known)[1]).savefig(FIGURE, metadata={"Date": None})
     return 0
 

@@ -21,8 +21,8 @@ import pandas as pd
 from IPython import get_ipython
 from IPython.display import Markdown, display
 
-from lib import facts as facts_module
 from lib.study import Study
+from report import saved
 
 #: A fact that is missing is an error; one that is no number is a dash.
 ENGINE = jinja2.Environment(undefined=jinja2.StrictUndefined, finalize=lambda value: "–" if is_nan(value) else value)
@@ -141,7 +141,7 @@ def keep(study: Study, section: str, **frames: pd.DataFrame) -> None:
     """Save a section's facts, and all that it claimed as claims.csv, beside its executed notebook."""
     columns = ["source", "shows", "verdict", "value", "low", "high", "holds", "rests_on"]
     claims = pd.DataFrame(SAID.values(), index=pd.Index(SAID, name="claim"), columns=columns)
-    facts_module.save(study, section, **frames, claims=claims)
+    saved.save(study, section, **frames, claims=claims)
 
 
 def page(template: Path, **facts) -> tuple[str, dict[str, bool]]:

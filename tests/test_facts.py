@@ -16,6 +16,7 @@ from lib.engine.store import Folder, Result
 from lib.run import Run
 from lib.study import Study
 from lib.train import evaluate
+from report import probes, saved
 
 SIZES = {"train": 30, "val": 40, "test": 200}
 SMALL = Run(n=1, dataset="digits", epochs=8, batch_size=32, train_size=64, augment="none", precision="float32")
@@ -360,30 +361,29 @@ def test_what_was_tried_is_held_against_what_was_kept(tmp_path):
         "kept": (kept, kept), "better": (better, kept), "lost": (lost, kept), "against what was lost": (kept, lost),
         "missing": (missing, kept), "nothing to hold it against": (kept, missing),
     }  # fmt: skip
-    found = facts.tried(tmp_path, pairs)
+    found = probes.compared(tmp_path, pairs)
     assert list(found.index) == ["kept", "better", "lost", "against what was lost"]
     assert found.loc["kept", "val"] == 0.5 and found.loc["kept"].isna().sum() == 3
     assert found.loc["better"].tolist() == pytest.approx([0.8, *facts.on_validation(*reversed(results))[:3]])
     assert found.loc["better", "value"] == pytest.approx(0.3) and found.loc["better", "low"] > 0
     assert found.loc["lost"].isna().all() and found.loc["against what was lost"].isna().sum() == 3
-    assert facts.tried(tmp_path, {}).empty
+    assert probes.compared(tmp_path, {}).empty
 
 
 def test_recipes_are_compared_with_the_one_in_use_and_borders_with_the_black_one(tmp_path):
-    study = Study("smoke", outputs=tmp_path)
-    probes = {name: planned[0] for name, planned in study.recipe_probes().items()}
-    assert facts.recipes(study).empty and facts.borders(study).empty
+    assert probes.recipe_table(tmp_path).empty and probes.border_table(tmp_path).empty
+    recipes = probes.recipes()
     names = ("weight decay 5e-4, 12 epochs", "weight decay 1e-4, 12 epochs", "GN, groups of 2 channels, 12 epochs")
     for name, share in zip(names, (0.5, 0.7, 0.6), strict=True):
-        made(tmp_path, probes[name], {"val": share})
-    found = facts.recipes(study)
+        made(tmp_path, recipes[name][0], {"val": share})
+    found = probes.recipe_table(tmp_path)
     assert found["value"].dropna().to_dict() == pytest.approx({names[1]: 0.2})
     assert set(found.index) == set(names[:2])  # what GN's is held against is not there
-    plan = {key: planned[0] for key, planned in study.borders().items()}
+    plan = {key: planned[0] for key, planned in probes.borders().items()}
     for border, share in (("black", 0.3), ("mean", 0.9), ("reflect", 0.4)):
         if not Folder(plan[12, "gn", border], tmp_path).done:
             made(tmp_path, plan[12, "gn", border], {"val": share})
-    (row,) = facts.borders(study).loc[["GN, 12 epochs"]].to_dict("records")
+    (row,) = probes.border_table(tmp_path).loc[["GN, 12 epochs"]].to_dict("records")
     assert (row["val"], row["value"]) == pytest.approx((0.4, 0.1))
 
 
@@ -443,12 +443,12 @@ def claims(*names):
 def test_what_sections_save_is_read_with_its_section(tmp_path):
     study = Study("smoke", outputs=tmp_path)
     values = pd.DataFrame({"value": [0.1 + 0.2, np.nan], "clear": [True, False]}, index=pd.Index(["bn", "nn"], name="variant"))
-    facts.save(study, "03_b", scores=values, claims=claims("x", "y"))
-    facts.save(study, "01_a", splits=values[:1], claims=claims("x"))
-    assert sorted(path.relative_to(facts.folder(study)).as_posix() for path in facts.folder(study).glob("*/*")) == [
+    saved.save(study, "03_b", scores=values, claims=claims("x", "y"))
+    saved.save(study, "01_a", splits=values[:1], claims=claims("x"))
+    assert sorted(path.relative_to(saved.folder(study)).as_posix() for path in saved.folder(study).glob("*/*")) == [
         "01_a/claims.csv", "01_a/splits.csv", "03_b/claims.csv", "03_b/scores.csv",
     ]  # fmt: skip
-    found = facts.load(study, "01_a", "03_b")
+    found = saved.load(study, "01_a", "03_b")
     pd.testing.assert_frame_equal(found["scores"], values)  # to the last digit, with what is true and what is missing
     assert len(found["splits"]) == 1 and found.keys() == {"scores", "splits", "claims"}
     assert found["claims"].reset_index()[["claim", "section"]].to_numpy().tolist() == [
@@ -457,19 +457,19 @@ def test_what_sections_save_is_read_with_its_section(tmp_path):
         ["y", "03_b"],
     ]
     other = Study("quick", outputs=tmp_path)
-    assert facts.folder(other) != facts.folder(study) and facts.load(other)["claims"].empty
+    assert saved.folder(other) != saved.folder(study) and saved.load(other)["claims"].empty
 
 
 def test_a_section_that_has_saved_nothing_is_named(tmp_path):
     study = Study("smoke", outputs=tmp_path)
-    facts.save(study, "01_a", claims=claims())
+    saved.save(study, "01_a", claims=claims())
     with pytest.raises(FileNotFoundError, match=r"no facts in .*02_b; execute notebook 02_b with these parameters first"):
-        facts.load(study, "01_a", "02_b")
+        saved.load(study, "01_a", "02_b")
 
 
 def test_two_sections_with_facts_of_one_name_are_an_error(tmp_path):
     study = Study("smoke", outputs=tmp_path)
     for section in ("01_a", "02_b"):
-        facts.save(study, section, scores=pd.DataFrame({"value": [1]}), claims=claims(section))
+        saved.save(study, section, scores=pd.DataFrame({"value": [1]}), claims=claims(section))
     with pytest.raises(ValueError, match="02_b has facts called scores, as another section has"):
-        facts.load(study)
+        saved.load(study)

@@ -24,12 +24,12 @@ from bad_inputs import write_folder
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from pypdf import PdfReader
 
-from lib import facts, plots
+from lib import plots
 from lib.data import ROOT
 from lib.engine import store
 from lib.plots import table_html
 from lib.study import NOTEBOOKS, Study
-from report import build, page
+from report import build, figures, page, probes, saved
 from report.export import ReportHTMLExporter, TypstPDFExporter, to_markdown
 
 PARAMETERS = {"profile", "dataset", "data_dir", "seeds", "outputs"}
@@ -96,7 +96,7 @@ def test_executed_notebook(smoke, name):
     assert len(captions) == len(pictures) + len(tables)  # nothing without a caption
     (cell,) = tagged(nb, "injected-parameters")
     assert "smoke" in cell.source
-    claims = pd.read_csv(facts.folder(study) / name / "claims.csv", index_col=0)
+    claims = pd.read_csv(saved.folder(study) / name / "claims.csv", index_col=0)
     said = {o.metadata["claim"]: o.metadata["ok"] for o in all_outputs(nb) if "claim" in o.get("metadata", {})}
     assert said == (claims.loc[claims["source"].isna(), "verdict"] == "holds").to_dict()
 
@@ -123,7 +123,7 @@ def test_numbers_in_the_prose_are_those_of_the_runs(smoke):
     study, _, _ = smoke
     means = pd.read_csv(study.outputs / "results.csv").query("epochs == 2")  # without the sweep
     means = means[means["batch_size"] == 32].groupby(["norm", "split"])["accuracy"].mean()
-    known = facts.load(study)
+    known = saved.load(study)
     assert known["splits"].loc["test", "accuracy"] == pytest.approx(means["torch_bn", "test"])
     assert known["scores"].loc["gn", "train"] == pytest.approx(means["gn", "train"])
     assert known["scores"].loc["bn", "test"] == pytest.approx(
@@ -146,7 +146,7 @@ def test_committed_prose_says_what_the_committed_runs_say():
     plan = study.more_seeds()
     means = {v: np.mean([accuracy(run) for run in planned]) for v, planned in plan.items() if not v.endswith("_8")}
     bn = np.mean([accuracy(run) for v in ("bn", "torch_bn") for run in plan[v]])
-    text, held = page.abstract(study, facts.load(study))
+    text, held = page.abstract(study, saved.load(study))
     assert all(held.values()) and len(text.split()) <= 160
     assert f"BIN reaches {100 * means['bin']:.1f} % and BN {100 * bn:.1f} %" in text and f"LN ({100 * means['ln']:.1f})" in text
     epochs = [pd.read_csv(store.Folder(run, study.outputs).path / "history.csv") for run in plan["nn"]]
@@ -169,7 +169,7 @@ def test_every_committed_claim_holds():
 
 
 def test_an_execution_depends_on_what_was_tried_and_on_which_models_are_kept(tmp_path):
-    found, (run,) = [], Study("paper", "cifar10", outputs=tmp_path).borders()[12, "gn", "mean"]
+    found, (run,) = [], probes.borders()[12, "gn", "mean"]
     folder = store.Folder(run, tmp_path).path
     for name in (None, store.SUMS, store.MODEL):
         if name:
@@ -303,7 +303,7 @@ def test_a_failing_notebook_does_not_take_the_others_with_it(smoke, tmp_path, ca
     claims = pd.read_csv(copy / "notebooks" / "smoke-digits" / "claims.csv", index_col=0)
     assert "Batch statistics win" in claims.index and claims.loc["Batch statistics win", "verdict"] == "not in these runs"
     assert claims.loc["BN raises accuracy", "verdict"] == "open"  # no number is of the seeds that happened not to diverge
-    trainings = facts.load(build.Study("smoke", outputs=copy))["trainings"]
+    trainings = saved.load(build.Study("smoke", outputs=copy))["trainings"]
     assert trainings.loc["nn", "test"].isna().all() and trainings.drop("nn")["test"].notna().all()
     assert not re.search(r"\bnan\b", re.sub(r"<details class=.code.>.*?</details>|data:[^\"]*", "", html, flags=re.S))
     assert len(PdfReader(tmp_path / "report" / "report.pdf").pages) > 5
@@ -326,7 +326,7 @@ def test_a_seed_with_which_bn_diverged_leaves_the_others(smoke, tmp_path, name, 
     values = {"profile": "smoke", "dataset": "digits", "seeds": seeds, "outputs": str(copy)}
     folder = build.notebook_folder(seen)
     if name != "10_discussion":  # which reads what the others saved
-        shutil.rmtree(facts.folder(seen))
+        shutil.rmtree(saved.folder(seen))
     assert build.execute(build.SOURCES / f"{name}.ipynb", seen, values, folder) == ""
     said = [o.metadata["ok"] for o in all_outputs(notebook(folder / f"{name}.ipynb")) if "ok" in o.get("metadata", {})]
     assert said
@@ -378,8 +378,8 @@ def test_an_executed_notebook_that_was_changed_is_executed_again(smoke, tmp_path
     shutil.copytree(build.notebook_folder(study), build.notebook_folder(other))
     file = build.notebook_folder(other) / "01_resnet_bn.ipynb"
     assert build.key_of(file, other)
-    with (facts.folder(other) / "01_resnet_bn" / "splits.csv").open("a") as saved:
-        saved.write("other,1,1,1,1\n")
+    with (saved.folder(other) / "01_resnet_bn" / "splits.csv").open("a") as csv:
+        csv.write("other,1,1,1,1\n")
     assert build.key_of(file, other) == ""  # a fact was changed
 
 
@@ -541,7 +541,7 @@ def test_gates_are_drawn_alike_every_time():
     channels = pd.DataFrame({"layer": ["stem"] * 4 + ["1.0.1"] * 4, "channel": [*range(4)] * 2, "rho": [0.1, 0.5, 1, 1] * 2})
     drawn = []
     for _ in range(2):
-        figure = plots.gate_values(channels)
+        figure = figures.gate_values(channels)
         figure.canvas.draw()
         drawn.append(bytes(figure.canvas.buffer_rgba()))
     assert drawn[0] == drawn[1]

@@ -16,6 +16,8 @@ from lib.data import ROOT
 from lib.engine import store
 from lib.run import Run
 from lib.study import ALL, NOTEBOOKS, Study
+from report import probes
+from report.page import data_title, describe
 
 PAPER = Study("paper", "cifar10")
 
@@ -37,27 +39,27 @@ def test_one_recipe_for_all_but_where_the_study_says_why():
 
 
 def test_probes_differ_from_what_was_kept_in_what_they_probe():
-    study, probes = Study("paper", "cifar10"), {}
-    for name, (run,) in study.recipe_probes().items():
-        probes[name] = run
-    assert len({run.id for run in probes.values()}) == len(probes)
+    study, tried = Study("paper", "cifar10"), {}
+    for name, (run,) in probes.recipes().items():
+        tried[name] = run
+    assert len({run.id for run in tried.values()}) == len(tried)
     kept = {norm: replace(study.runs(norm)[0], augment="crop+flip") for norm in ("gn", "nn")}
     for norm, name in (("gn", "GN, groups of 4 channels, 12 epochs"), ("nn", "NN, gradient clipped to norm 3, 12 epochs")):
-        assert replace(probes[name], epochs=100) == kept[norm]
-    assert probes["GN, groups of 16 channels, 12 epochs"] == replace(kept["gn"], epochs=12, group_size=16)
-    fixup = probes["NN, Fixup's initialization, gradient clipped to norm 1, 12 epochs"]
+        assert replace(tried[name], epochs=100) == kept[norm]
+    assert tried["GN, groups of 16 channels, 12 epochs"] == replace(kept["gn"], epochs=12, group_size=16)
+    fixup = tried["NN, Fixup's initialization, gradient clipped to norm 1, 12 epochs"]
     assert fixup == replace(kept["nn"], epochs=12, initialization="fixup", clip_norm=1.0)
-    assert probes["NN, gradient not clipped, 12 epochs"] == replace(kept["nn"], epochs=12, clip_norm=None)
+    assert tried["NN, gradient not clipped, 12 epochs"] == replace(kept["nn"], epochs=12, clip_norm=None)
 
 
 def test_borders_differ_from_the_study_in_the_border_and_the_epochs():
     study = Study("paper", "cifar10")
-    found = study.borders()
+    found = probes.borders()
     assert all(study.runs(norm) in (found[100, norm, "black"], found[100, norm, "reflect"]) for norm in ALL)
     for (epochs, norm, border), (run,) in found.items():
         assert run.augment.removeprefix("crop+flip") == {"black": "", "mean": "+mean", "reflect": "+reflect"}[border]
         assert replace(run, epochs=100, augment=Run.augment) == study.runs(norm)[0] and run.epochs == epochs
-    assert len(study.probes()) == len(study.recipe_probes()) + len(found)  # no name stands for two
+    assert len(probes.plan()) == len(probes.recipes()) + len(found)  # no name stands for two
 
 
 def test_the_digits_have_their_own_clipping_at_every_profile():
@@ -94,16 +96,16 @@ def test_one_seed_has_further_ones_where_the_spread_over_seeds_comes_from():
 def test_the_setting_is_one_line_of_numbers():
     """The paper's, and one whose numbers all differ from it."""
     paper = "14 layers (n = 2), 40,000 training images, 100 epochs, batch 128, SGD from 0.1, bf16, seeds 0"
-    assert PAPER.describe() == f"{paper}, profile paper on cifar10"
+    assert describe(PAPER) == f"{paper}, profile paper on cifar10"
     changes = {"n": 3, "lr": 0.01, "optimizer": "adam"}
     other = "20 layers (n = 3), 64 training images, 2 epochs, batch 32, ADAM from 0.01, float32, seeds 1, 2"
-    assert Study("smoke", seeds=(1, 2), changes=changes).describe() == f"{other}, profile smoke on digits"
-    assert ", 1,151 training images, " in Study("quick").describe()  # all that there are
+    assert describe(Study("smoke", seeds=(1, 2), changes=changes)) == f"{other}, profile smoke on digits"
+    assert ", 1,151 training images, " in describe(Study("quick"))  # all that there are
 
 
 def test_data_sets_have_titles_for_readers(tmp_path):
     folder = write_folder(tmp_path / "birds")
-    titles = [Study("smoke", dataset).dataset_title() for dataset in ("digits", "cifar10", f"folder:{folder}")]
+    titles = [data_title(Study("smoke", dataset)) for dataset in ("digits", "cifar10", f"folder:{folder}")]
     assert titles == ["handwritten digits", "CIFAR-10", "the images of birds"]
 
 
@@ -178,7 +180,7 @@ def test_command_line_trains_what_is_asked_for_and_no_more(tmp_path):
     assert done.returncode == 0, done.stderr
     (folder,) = (tmp_path / "runs").iterdir()
     assert "-gn-" in folder.name and "-b8-" in folder.name
-    assert re.search(r"GN \(batch 8\): seed 0  test accuracy 0\.\d{4}", done.stdout)
+    assert re.search(r"GN, batch 8: seed 0  test accuracy 0\.\d{4}", done.stdout)
     assert "epoch 2/2" in done.stderr and "val" in done.stderr  # the progress bar
 
 

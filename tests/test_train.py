@@ -12,7 +12,7 @@ import torch
 from tqdm.auto import tqdm
 
 from lib import data as data_module
-from lib import study, train
+from lib import train
 from lib.data import ROOT
 from lib.engine import machine, verify
 from lib.engine.store import Folder, Result, results, stored
@@ -254,8 +254,8 @@ def test_test_scores_of_old_probes_are_in_no_table():
     """Committed runs that are no longer of the study: of 12 epochs, or with another border than the reflected one."""
     found = [result for result in stored(ROOT / "outputs") if result.run.model == "resnet"]
     tried = {r.run.id for r in found if r.run.epochs == 12 or (r.run.epochs == 100 and r.run.augment != Run.augment)}
-    assert tried and tried == study.probes_with_test_scores() & {result.run.id for result in found}
-    splits = results(found).groupby("run_id")["split"].agg(list).to_dict()
+    assert tried and tried == set((ROOT / "outputs" / "probes.txt").read_text().split()) & {result.run.id for result in found}
+    splits = results(found, ROOT / "outputs").groupby("run_id")["split"].agg(list).to_dict()
     assert splits == {r.run.id: ["train", "val", "test"][: 2 if r.run.id in tried else 3] for r in found}
 
 

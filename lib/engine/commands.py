@@ -3,6 +3,15 @@
 import argparse
 import sys
 
+#: What several commands take: name -> default, and what it says.
+OPTIONS = {
+    "profile": ("quick", "smoke, quick or paper"),
+    "dataset": ("digits", "digits, cifar10 or folder:PATH"),
+    "data-dir": ("data", "where CIFAR-10 lies or is downloaded to"),
+    "seeds": ("0", "as in 0,1,2"),
+    "outputs": ("outputs", "where the runs are kept"),
+}
+
 
 def command(work) -> int:
     """The exit code of a command line's `work()`: what its user can mend is one sentence, not a traceback."""
@@ -17,7 +26,13 @@ def command(work) -> int:
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, whose errors are one sentence too: the usage is what --help shows."""
+    """argparse for `python -m <module>` with some of OPTIONS, whose errors are one sentence: the usage is what --help shows."""
+
+    def __init__(self, module: str, description: str, *options: str):
+        super().__init__(prog=f"python -m {module}", description=description.split("\n\n")[0])
+        for name in options:
+            default, words = OPTIONS[name]
+            self.add_argument(f"--{name}", default=default, help=f"{words} (default: {default})")
 
     def error(self, message):
         self.exit(2, f"error: {message}; {self.prog} --help shows what is allowed\n")

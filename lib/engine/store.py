@@ -372,6 +372,7 @@ def read_run(path: Path) -> Run | None:
         return None
 
 
+PROBES = "probes.txt"  # ids of probes from before Run had the field `probe`, whose test images were scored too
 COLUMNS = [
     "run_id", "dataset", "norm", "n", "batch_size", "optimizer", "lr", "schedule", "augment", "seed", "epochs", "best_epoch",
 ]  # fmt: skip
@@ -380,12 +381,11 @@ SCORES = ["loss", "accuracy", "micro_f1", "macro_f1"]
 SETTING = [*(field.name for field in fields(Run) if field.name not in COLUMNS), "code", "device", "status"]
 
 
-def results(found: list[Result]) -> pd.DataFrame:
+def results(found: list[Result], outputs="outputs") -> pd.DataFrame:
     """One row per run and split: COLUMNS, split, SCORES (accuracy and F1 as fractions; none of a diverged run) and SETTING.
-    What was only tried for a choice has no row for the test images."""
-    from lib.study import probes_with_test_scores  # lib.study imports this module
-
-    rows, tried = [], probes_with_test_scores()
+    What was only tried for a choice has no row for the test images; PROBES in `outputs` names the older of those."""
+    rows, probes = [], Path(outputs) / PROBES
+    tried = probes.read_text().split() if probes.is_file() else []
     for result in found:
         known = asdict(result.run) | {"run_id": result.run.id, "best_epoch": result.best_epoch, "code": result.run.code}
         known |= {"dataset": result.run.data_name, "device": result.env["device"], "status": result.metrics["status"]}
@@ -402,12 +402,12 @@ def write_results(outputs="outputs", must: bool = True) -> None:
     """outputs/results.csv from every finished run of the store; it is left alone if it says that already. OSError where it
     cannot be written, if it `must` be: a folder that is only read need not be writable."""
     file = Path(outputs) / "results.csv"
-    content = results(stored(outputs)).to_csv(index=False).encode()
+    content = results(stored(outputs), outputs).to_csv(index=False).encode()
     if file.is_file() and file.read_bytes() == content:
         return
     try:
         with FileLock(file.with_suffix(".lock")):  # so that no writer replaces a newer table by its older one
-            write_file(file, results(stored(outputs)).to_csv(index=False).encode())
+            write_file(file, results(stored(outputs), outputs).to_csv(index=False).encode())
     except OSError:
         if must:
             raise

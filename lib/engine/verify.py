@@ -38,9 +38,7 @@ def agrees(result: Result, split: str, accuracy: float, changed: int) -> bool:
 
 
 def main(argv=None) -> int:
-    parser = Parser(prog="python -m lib.engine.verify", description=__doc__.split("\n")[0])
-    parser.add_argument("--outputs", default="outputs", help="where the runs are kept (default: outputs)")
-    parser.add_argument("--data-dir", default="data", help="where CIFAR-10 lies or is downloaded to (default: data)")
+    parser = Parser("lib.engine.verify", __doc__, "outputs", "data-dir")
     args = parser.parse_args(argv)
 
     def work() -> int:

@@ -1,0 +1,439 @@
+"""The figures that one notebook each draws, from DataFrames and arrays: what they share is in lib.plots."""
+
+import itertools
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter, SymmetricalLogLocator
+
+from lib.plots import (
+    NAMES,
+    OTHERS,
+    PARTS,
+    STYLES,
+    WIDTH,
+    by_batch,
+    dots,
+    epoch_axis,
+    forest,
+    label_ends,
+    log_ticks,
+    mean_band,
+    ranges,
+    style_of,
+)
+
+
+def learning_curve(history: pd.DataFrame, best_epoch: int) -> Figure:
+    """Error (%) and loss of one training by epoch, on training and validation images, with the best validation epoch marked."""
+    fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.2))
+    for ax, kind in zip(axes, ("accuracy", "loss"), strict=True):
+        for part, (name, color) in PARTS.items():
+            values = history[f"{part}_{kind}"]
+            values = 100 * (1 - values) if kind == "accuracy" else values
+            ax.plot(history["epoch"], values, color=color)
+            ax.annotate(
+                name, (len(history), values.iloc[-1]), (4, 0), textcoords="offset points", color=color, size=8, va="center"
+            )
+        if best_epoch:
+            ax.plot(best_epoch, values[history["epoch"] == best_epoch], "o", color=color, markeredgecolor="black", markersize=5)
+        ax.set_title("error (%)" if kind == "accuracy" else "loss (nats)")
+        ax.set_xlim(1, len(history))
+        epoch_axis(ax)
+    return fig
+
+
+def twins(pair: tuple[pd.DataFrame, pd.DataFrame], names: tuple[str, str], gaps: dict[str, pd.Series]) -> Figure:
+    """Two trainings over each other: error (%) by epoch, one broad and pale, the other thin and black; and differences of
+    validation accuracy (points) by epoch, by what they are differences of."""
+    fig, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.2))
+    for frame, name, look in zip(pair, names, ({"linewidth": 3.5, "alpha": 0.4}, {"linewidth": 0.8}), strict=True):
+        for part, (_, color) in PARTS.items():
+            own = color if "alpha" in look else "black"
+            left.plot(frame["epoch"], 100 * (1 - frame[f"{part}_accuracy"]), color=own, label=name, **look)
+    for part, (title, color) in PARTS.items():
+        end = 100 * (1 - pair[0][f"{part}_accuracy"].iloc[-1])
+        left.annotate(title, (len(pair[0]), end), (4, 0), textcoords="offset points", color=color, size=8, va="center")
+    looks = {"color": "#888888", "linewidth": 3.5, "alpha": 0.4}, {"color": "black", "linewidth": 0.8}
+    left.legend(handles=[plt.Line2D([], [], label=name, **look) for name, look in zip(names, looks, strict=True)])
+    left.set_title("error (%)")
+    for (name, gap), color in zip(gaps.items(), ("#000000", "#E69F00"), strict=False):
+        right.plot(range(1, len(gap) + 1), 100 * gap, color=color, linewidth=0.9, label=name)
+    right.axhline(0, color="black", linewidth=0.6)
+    right.legend(loc="lower right")
+    right.set_title("difference of validation accuracy (points)")
+    for ax in (left, right):
+        ax.set_xlim(1, len(pair[0]))
+        epoch_axis(ax)
+    return fig
+
+
+def confusion_matrix(counts: pd.DataFrame) -> Figure:
+    """Share of each true class (%) by predicted class, the counts as DataFrame (true × predicted)."""
+    share = 100 * counts.div(counts.sum(axis=1).clip(lower=1), axis=0)
+    fig, ax = plt.subplots(figsize=(WIDTH, 0.9 + 0.27 * len(counts)))
+    small = len(counts) <= 12
+    sns.heatmap(
+        share, ax=ax, annot=small, fmt=".0f", cmap="Blues", vmin=0, vmax=100, linewidths=0.5,
+        cbar_kws={"label": "share of the true class (%)"}, annot_kws={"size": 8},
+    )  # fmt: skip
+    ax.set_xlabel("predicted class")
+    ax.set_ylabel("true class")
+    ax.tick_params(axis="x", rotation=45 if max(map(len, map(str, counts))) > 2 else 0)
+    ax.tick_params(axis="y", rotation=0)
+    return fig
+
+
+def image_grid(images: np.ndarray, titles: list[str], columns: int = 10) -> Figure:
+    """Images uint8 (N, H, W, 3) with a title each."""
+    rows = -(-len(images) // columns)
+    fig, axes = plt.subplots(rows, columns, figsize=(WIDTH, 0.88 * rows), squeeze=False)
+    for ax in axes.flat:
+        ax.axis("off")
+    for ax, image, title in zip(axes.flat, images, titles, strict=False):
+        ax.imshow(image, interpolation="nearest")
+        ax.set_title(title, fontsize=7, pad=2)
+    return fig
+
+
+def log_axis(ax, linear_below: float = 0) -> None:
+    """Makes the y axis of a finished panel logarithmic, or logarithmic above `linear_below` and linear from there to 0. Its
+    numbers are plain, and more than the powers of ten where what is drawn spans less than a factor of 5."""
+    if linear_below:
+        ax.set_yscale("symlog", linthresh=linear_below)
+        ax.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=linear_below, subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter(ScalarFormatter())
+    else:
+        ax.set_yscale("log")
+    low, high = ax.get_ylim()
+    if high < 5 * max(low, linear_below):
+        ax.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+        ax.yaxis.set_major_formatter(ScalarFormatter())
+        ax.yaxis.set_minor_formatter(NullFormatter())
+
+
+def quantiles(histories: dict[str, pd.DataFrame]) -> Figure:
+    """The four percentiles of the features by epoch, a panel for each variant, on one scale, which is linear up to 1."""
+    rows, names = -(-len(histories) // 3), {"q01": "1st", "q20": "20th", "q80": "80th", "q99": "99th"}
+    fig, axes = plt.subplots(rows, 3, figsize=(WIDTH, 1.5 * rows + 0.2), sharex=True, sharey=True, squeeze=False)
+    for ax, (variant, history) in zip(axes.flat, histories.items(), strict=False):
+        color = style_of(variant)[0]
+        for (column, name), style in zip(names.items(), (":", "-.", "--", "-"), strict=True):
+            ax.plot(history["epoch"], history[column], color=color, linestyle=style, label=name)
+        ax.fill_between(history["epoch"], history["q20"], history["q80"], color=color, alpha=0.15, linewidth=0)
+        ax.set_title(NAMES[variant])
+        ax.set_xlim(1, len(history))
+    highest = np.nanmax([np.nanmax(history["q99"].replace(np.inf, np.nan), initial=1) for history in histories.values()])
+    axes[0, 0].set_ylim(0, 1.3 * highest)
+    log_axis(axes[0, 0], linear_below=1)
+    for ax in axes[-1]:
+        epoch_axis(ax, ticks=5)
+    for ax in axes[:, 0]:
+        ax.set_ylabel("feature value")
+    fig.legend(
+        *axes[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=4, labelcolor="black", title="percentile"
+    )
+    return fig
+
+
+def growing(histories: dict[str, list[pd.DataFrame]], growth: pd.DataFrame) -> Figure:
+    """Spread of the features (99th minus 1st percentile) by epoch, the mean over the trainings, and by what factor it grows
+    (columns growth, low, high)."""
+    fig, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.2), width_ratios=(3, 2))
+    ends = {}
+    for variant, frames in histories.items():
+        spread = [frame.assign(spread=frame["q99"] - frame["q01"]) for frame in frames]
+        epochs, mean, *_ = mean_band(spread, "spread")
+        left.plot(epochs, mean, color=style_of(variant)[0], linestyle=style_of(variant)[1])
+        ends[variant] = mean[-1]
+    left.set_xlim(1, max(len(frame) for frames in histories.values() for frame in frames))
+    left.set_yscale("log")
+    log_ticks(left.yaxis)
+    left.set_title("spread of the features")
+    epoch_axis(left)
+    label_ends(left, ends)
+    ranges(right, growth.rename(columns={"growth": "value"}))
+    right.axvline(1, color="black", linewidth=0.8)
+    right.set(title="growth, second to last quarter", xlabel="factor")
+    return fig
+
+
+def gate_values(gates: pd.DataFrame) -> Figure:
+    """BIN's gates, one dot per channel, in each layer from the first channel to the last. Columns: layer (in forward order),
+    channel, rho."""
+    fig, ax = plt.subplots(figsize=(WIDTH, 1.95))
+    layers = dict(list(gates.groupby("layer", sort=False)))
+    for place, layer in enumerate(layers.values()):
+        across = place + 0.6 * (layer["channel"] / layer["channel"].max() - 0.5)
+        ax.plot(across, layer["rho"], "o", color=STYLES["bin"][0], markersize=3, markeredgewidth=0, alpha=0.6)
+    means = [layer["rho"].mean() for layer in layers.values()]
+    ax.plot(range(len(layers)), means, "_", color="black", markersize=14, markeredgewidth=2)
+    ax.set_xticks(range(len(layers)), layers)
+    ax.grid(visible=False, axis="x")
+    ax.set_ylim(-0.05, 1.05)
+    ax.set_ylabel("gate ρ")
+    ax.set_xlabel("layer, from input to output")
+    return fig
+
+
+def heat_maps(images: np.ndarray, maps: dict[str, np.ndarray], titles: list[str], words: dict[str, list[str]]) -> Figure:
+    """A row for each image uint8 (N, H, W, 3): the image, then each network's map (N, H, W) over it, bright where high.
+    `titles`: what stands at the left of each row; `words`: what stands below each map, per network."""
+    rows, columns = len(images), 1 + len(maps)
+    fig, axes = plt.subplots(rows, columns, figsize=(WIDTH, 0.15 + 0.8 * rows), squeeze=False)
+    for ax in axes.flat:
+        ax.set_xticks([])
+        ax.set_yticks([])
+        ax.grid(False)
+        ax.spines[:].set_visible(False)
+    for i, image in enumerate(images):
+        axes[i, 0].imshow(image, interpolation="nearest")
+        axes[i, 0].set_ylabel(titles[i], fontsize=7)
+        for ax, (name, heat) in zip(axes[i, 1:], maps.items(), strict=True):
+            ax.imshow(image.mean(axis=2), cmap="gray", interpolation="nearest", vmin=0, vmax=255)
+            ax.imshow(heat[i], cmap="inferno", alpha=0.6, vmin=0, vmax=max(float(heat[i].max()), 1e-12))
+            ax.set_xlabel(words[name][i], fontsize=6, labelpad=1)
+            if i == 0:
+                ax.set_title(name, fontsize=7, pad=3)
+    return fig
+
+
+def alike(values: pd.Series, areas: pd.Series) -> Figure:
+    """How alike the maps of each two norms are (`values` of lib.cam.by_norm, indexed "ln - gn" and "gn - gn"), and how wide
+    each training's are (`areas`, fractions of the image, its norm as the index), in rows of one order."""
+    pairs = values.set_axis(pd.MultiIndex.from_tuples([tuple(name.split(" - ")) for name in values.index]))
+    order = list(dict.fromkeys(pairs.index.get_level_values(0)))
+    square = pairs.unstack().reindex(index=order, columns=order)
+    square = square.combine_first(square.T).loc[order, order].rename(index=NAMES, columns=NAMES)
+    fig, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.35), width_ratios=(4, 3))
+    sns.heatmap(
+        square, ax=left, annot=True, fmt=".2f", cmap="Blues", vmin=0, linewidths=0.8, cbar=False, annot_kws={"size": 8}
+    )  # fmt: skip
+    left.set(title="overlap beyond chance", xlabel="", ylabel="")
+    left.tick_params(rotation=0, length=0)
+    left.grid(visible=False)
+    lost = pd.Series(np.nan, index=[variant for variant in order if variant not in areas.index], dtype=float)
+    dots(right, 100 * pd.concat([areas, lost]), order[::-1])
+    right.set(title="area that holds half of the heat (%)", ylim=(-0.5, len(order) - 0.5))
+    right.set_xlim(left=0)
+    return fig
+
+
+def transfer(curves: dict[str, pd.DataFrame], share: float, histories: dict[str, list[pd.DataFrame]]) -> Figure:
+    """What features of a trained network are worth beside an untrained one's (left: precision over recall, of each "kernel,
+    network" with the columns curve, x, y; dotted: guessing, right for the `share` of the class), and as a start beside random
+    weights (right: validation error by epoch of "scratch" and "fine-tuned", the mean over the seeds)."""
+    fig, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.3))
+    colors = {network: style_of(start)[0] for start, network in (("scratch", "untrained"), ("fine-tuned", "trained"))}
+    for name, points in curves.items():
+        kernel, network = name.split(", ")
+        points, style = 100 * points.loc[points["curve"] == "pr", ["x", "y"]], "--" if kernel == "linear" else "-"
+        left.plot(points["x"], points["y"], color=colors[network], linestyle=style)
+    box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
+    for y, (network, color) in zip((0.8, 0.9), colors.items(), strict=True):
+        left.text(0.97, y, f"{network} network", transform=left.transAxes, color=color, size=8, ha="right", bbox=box)
+    left.axhline(100 * share, color="#767676", linewidth=0.8, linestyle=":")
+    left.set(title="precision (%)", xlabel="recall (%)", xlim=(0, 100), ylim=(0, 104))
+    ends = {}
+    for start, frames in histories.items():
+        epochs, mean, *_ = mean_band(frames, "val_accuracy")
+        right.plot(epochs, 100 * (1 - mean), "o-", color=style_of(start)[0], markersize=3)
+        ends[start] = 100 * (1 - mean[-1])
+    longest = max((len(frame) for frames in histories.values() for frame in frames), default=1)
+    right.set(title="validation error on the task (%)", xlim=(0.5, longest + 0.5), ylim=(0, None))
+    epoch_axis(right)
+    label_ends(right, ends)
+    return fig
+
+
+def accuracies(trainings: pd.DataFrame, versus: pd.DataFrame, reference: str) -> Figure:
+    """Test accuracy of every training (column test), and `versus` the reference's, from the lowest mean to the highest."""
+    order = trainings["test"].groupby(level=0).mean().sort_values().index
+    fig, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 1.9), sharey=True)
+    dots(left, 100 * trainings["test"], order)
+    forest(right, versus, order)
+    left.set_xlabel("test accuracy (%)")
+    right.set_xlabel(f"mean minus {NAMES[reference]}'s (points)")
+    return fig
+
+
+def restless(histories: dict[str, list[pd.DataFrame]], jitter: pd.DataFrame, examples: tuple[str, str]) -> Figure:
+    """Validation accuracy of one training each of two variants from a tenth to half of the epochs, and `jitter` of all: mean
+    and range over the trainings."""
+    fig, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 1.75), width_ratios=(3, 2))
+    ends = {}
+    for variant in examples:
+        frame = histories[variant][0]
+        frame = frame[max(len(frame) // 10 - 1, 0) : max(len(frame) // 2, 2)]
+        left.plot(frame["epoch"], 100 * frame["val_accuracy"], color=style_of(variant)[0], linestyle=style_of(variant)[1])
+        ends[variant] = 100 * frame["val_accuracy"].iloc[-1]
+    left.set_xlim(frame["epoch"].min(), frame["epoch"].max())
+    label_ends(left, ends)
+    epoch_axis(left)
+    left.set_title("validation accuracy of one training each (%)")
+    ranges(right, 100 * jitter[["value", "low", "high"]])
+    right.set_xlim(left=0)
+    right.set(xlabel="points", title="change from epoch to epoch")
+    return fig
+
+
+def fit(trainings: pd.DataFrame) -> Figure:
+    """Every training a dot: test by training accuracy, and validation loss by validation accuracy."""
+    fig, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.05))
+    scatter(left, trainings, "train", "test", names_left={"ln"})
+    left.set(xlabel="accuracy on training images (%)", title="test accuracy (%)")
+    scatter(right, trainings.assign(val_loss=trainings["val_loss"] / 100), "val", "val_loss", names_left={"in"})
+    right.set(xlabel="validation accuracy (%)", title="validation loss (nats)")
+    return fig
+
+
+def scatter(ax, trainings: pd.DataFrame, x: str, y: str, names_left=()) -> None:
+    """Every training a dot, in percent, and each variant's name at the right of its dots, or of some at the left."""
+    for variant, own in (100 * trainings[[x, y]]).groupby(level=0, sort=False):
+        color, at_left = style_of(variant)[0], variant in names_left
+        ax.plot(own[x], own[y], "o", color=color, markersize=4.5, markeredgewidth=0, alpha=0.6)
+        place = own[x].min() if at_left else own[x].max(), own[y].mean()
+        side, align = (-6, "right") if at_left else (6, "left")
+        ax.annotate(NAMES[variant], place, (side, 0), textcoords="offset points", color=color, size=8, ha=align, va="center")
+    ax.margins(0.14, 0.1)
+
+
+def index_sets(images: int = 4, channels: int = 6, height: int = 4, group: int = 2) -> Figure:
+    """The values that share a mean and a variance with the one at the front edge: a cube of images × channels × places for each
+    norm, after Wu & He 2018, figure 2. BIN mixes two sets."""
+    last = images - 1
+    sets = {
+        "BN": lambda n, c: c == 0,
+        "IN": lambda n, c: c == 0 and n == last,
+        "BIN": lambda n, c: 0.45 * (c == 0) + 0.55 * (c == 0 and n == last),
+        "LN": lambda n, c: n == last,
+        "GN": lambda n, c: n == last and c < group,
+    }
+    fig, axes = plt.subplots(1, len(sets), figsize=(WIDTH, 1.45))
+
+    def at(n, c, h):  # oblique projection: channels go back and to the right
+        return n + 0.5 * c, h + 0.32 * c
+
+    for ax, (name, share) in zip(axes, sets.items(), strict=True):
+        color = np.array(mpl.colors.to_rgb(STYLES[name.lower()][0]))
+
+        def cell(n, c, corners, ax=ax, share=share, color=color):
+            strength = share(n, c)
+            ax.fill(*zip(*(at(*p) for p in corners), strict=True), fc=1 - strength * (1 - color), ec="#555555", lw=0.4)
+
+        for n in range(images):
+            for h in range(height):  # the front, at channel 0
+                cell(n, 0, [(n, 0, h), (n + 1, 0, h), (n + 1, 0, h + 1), (n, 0, h + 1)])
+            for c in range(channels):  # the top
+                cell(n, c, [(n, c, height), (n + 1, c, height), (n + 1, c + 1, height), (n, c + 1, height)])
+        for c in range(channels):
+            for h in range(height):  # the right side, the last image
+                cell(last, c, [(images, c, h), (images, c + 1, h), (images, c + 1, h + 1), (images, c, h + 1)])
+        ax.set_title(name, loc="center")
+        ax.set_aspect("equal")
+        ax.axis("off")
+    axes[0].text(images / 2, -0.3, "$N$ images", ha="center", va="top", size=7)
+    axes[0].text(-0.3, height / 2, "$H×W$ places", ha="right", va="center", rotation=90, size=7)
+    axes[0].text(*at(images + 0.35, 1, -0.5), "$C$ channels", rotation=32, rotation_mode="anchor", va="center", size=7)
+    return fig
+
+
+def sweep(rows: pd.DataFrame) -> Figure:
+    """`by_batch` in a panel for each rule of the learning rate (column rule); a cross at the bottom, off the scale, where a
+    training lost what it had learned."""
+    fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.3), sharey=True)
+    titles = {"scaled": "learning rate scaled with the batch", "same": "the same learning rate for all"}
+    parts = [rows[rows["rule"] == rule] for rule in titles]
+    for ax, part, title in zip(axes, parts, titles.values(), strict=True):
+        by_batch(ax, part)
+        lost = part[part["value"].isna()].reset_index(drop=True)
+        for i, row in lost.iterrows():
+            look = {"color": style_of(row["norm"])[0], "markersize": 6, "markeredgewidth": 1.8, "clip_on": False}
+            ax.plot(row["batch"], -0.04 + 0.09 * i, "x", transform=ax.get_xaxis_transform(), **look)
+        ax.set_title(title)
+    for ax, part in zip(axes, parts, strict=True):  # now that the axis they share is known
+        label_ends(ax, (100 * part.groupby("norm")["value"].last()).to_dict())
+    axes[0].set_ylabel("test accuracy (%)")
+    return fig
+
+
+def headline(trainings: pd.DataFrame, sweep: pd.DataFrame, spread: pd.DataFrame, titles: list[str]) -> Figure:
+    """The study in one figure: test accuracy (%) by norm and by batch size, and the spread of the features by epoch, with a
+    title for each. `trainings` and `sweep` as of lib.facts; `spread`: epoch × variant."""
+    fig, (left, middle, right) = plt.subplots(1, 3, figsize=(WIDTH, 2.2))
+    dots(left, 100 * trainings["test"], trainings["test"].groupby(level=0).mean().sort_values().index)
+    left.set(title=titles[0], xlabel="test accuracy (%)")
+    scaled = sweep[(sweep["rule"] == "scaled") & (sweep["batch"] <= 32)]  # as many images as Wu & He's largest
+    by_batch(middle, scaled)
+    middle.set(title=titles[1], ylabel="test accuracy (%)")
+    label_ends(middle, (100 * scaled.groupby("norm")["value"].last()).to_dict())
+    for variant, values in spread.items():
+        right.plot(spread.index, values, color=style_of(variant)[0], linestyle=style_of(variant)[1])
+    right.set(title=titles[2], ylabel="spread of the features", xlim=(1, len(spread)), ylim=(0, None))
+    epoch_axis(right, ticks=5)
+    label_ends(right, spread.iloc[-1].to_dict())
+    return fig
+
+
+VERDICTS = {"confirmed": "#009E73", "contradicted": "#D55E00", "open": "#767676"}
+
+
+def verdicts(claims: pd.DataFrame) -> Figure:
+    """Differences of test accuracy (points) that decide claims, with their intervals, coloured by verdict. Columns: value, low,
+    high (fractions), verdict; the index says the claim."""
+    rows = claims.dropna(subset="value")[::-1]
+    fig, ax = plt.subplots(figsize=(WIDTH, 0.6 + 0.24 * max(len(rows), 1)))
+    for y, (_, row) in enumerate(rows.iterrows()):
+        color = VERDICTS[row["verdict"]]
+        ax.plot([100 * row["low"], 100 * row["high"]], [y, y], color=color, linewidth=1.6)
+        ax.plot(100 * row["value"], y, "o", color=color, markersize=6)
+    ax.axvline(0, color="black", linewidth=0.8)
+    ax.set_yticks(range(len(rows)), rows.index)
+    ax.set_ylim(-0.6, len(rows) - 0.4)
+    ax.set_xlabel("difference of test accuracy (points)")
+    used = {word: color for word, color in VERDICTS.items() if word in set(rows["verdict"])}
+    handles = [plt.Line2D([], [], color=color, marker="o", linestyle="", label=word) for word, color in used.items()]
+    ax.legend(handles=handles, loc="best")
+    return fig
+
+
+def dot_panels(values: dict[str, pd.Series], label: str) -> Figure:
+    """A panel for each named series (fractions, indexed by variant), on a scale of its own, with a dot for each training;
+    all have the rows in the order of the first one's means. `label`: what is on the axes."""
+    fig, axes = plt.subplots(1, len(values), figsize=(WIDTH, 1.9), sharey=True)
+    order = next(iter(values.values())).groupby(level=0).mean().sort_values().index
+    for ax, (title, series) in zip(axes, values.items(), strict=True):
+        for y, variant in enumerate(order):
+            own = 100 * series.loc[[variant]]
+            ax.plot(own, [y] * len(own), "o", color=style_of(variant)[0], markersize=6, markeredgewidth=0, alpha=0.8)
+        ax.set_yticks(range(len(order)), [NAMES.get(variant, variant) for variant in order])
+        ax.set(title=title, xlabel=label, ylim=(-0.6, len(order) - 0.4))
+        ax.margins(x=0.1)
+    return fig
+
+
+def ablation(rows: pd.DataFrame, base: str) -> Figure:
+    """Test accuracy (filled, with its interval) and validation accuracy (hollow) of configurations that depart from `base`, a
+    line, in one choice each; a cross where the training failed. Columns: val, test, low, high (fractions); the index says
+    "choice: level", or another name for what belongs to no choice."""
+    others = rows.drop(base)[::-1]
+    choices = [name.split(": ")[0] for name in others.index]
+    steps = [0, *(1.0 + 0.6 * (a != b) for a, b in itertools.pairwise(choices))]  # a gap between two choices
+    places = dict(zip(others.index, np.cumsum(steps), strict=True))
+    colors = {choice: OTHERS[1 + i % (len(OTHERS) - 1)][0] for i, choice in enumerate(dict.fromkeys(choices[::-1]))}
+    fig, ax = plt.subplots(figsize=(WIDTH, 0.6 + 0.16 * places[others.index[-1]]))
+    for (name, row), choice in zip((100 * others).iterrows(), choices, strict=True):
+        y, color = places[name], colors[choice]
+        ax.plot([row["low"], row["high"]], [y, y], color=color, linewidth=1.6)
+        ax.plot(row["val"], y, "o", color=color, markersize=6.5, markerfacecolor="none")
+        ax.plot(row["test"], y, "o", color=color, markersize=4)
+        if np.isnan(row["test"]):
+            ax.plot(0.01, y, "x", color=color, transform=ax.get_yaxis_transform(), markersize=6, markeredgewidth=1.8)
+    ax.axvline(100 * rows.loc[base, "test"], color="black", linewidth=0.8)
+    ax.set_yticks(list(places.values()), list(places))
+    ax.set_xlabel("accuracy (%)")
+    return fig

@@ -1,0 +1,128 @@
+"""What was tried for the recipe before the study: the runs, the command that trains them, and their tables.
+
+    python -m report.probes --data-dir data
+
+All are of the paper profile on CIFAR-10 and were compared by validation accuracy.
+"""
+
+import itertools
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lib import facts
+from lib.engine import store
+from lib.engine.commands import Parser, command
+from lib.engine.store import Result
+from lib.norms import NORMS
+from lib.run import Run
+from lib.study import NAMES, Study
+
+#: Crops from images with a black border, as the recipe had them before another border was tried.
+BLACK = {"augment": "crop+flip"}
+SHORT = {"weight_decay": 5e-4, "epochs": 12}
+#: name -> what it changes of the recipe with a black border: of PyTorch's BN, or of the norm that is named.
+RECIPES = {
+    "weight decay 1e-4, 12 epochs": {"weight_decay": 1e-4, "epochs": 12},
+    "weight decay 5e-4, 12 epochs": SHORT,
+    "weight decay 1e-3, 12 epochs": {"weight_decay": 1e-3, "epochs": 12},
+    "weight decay 5e-4, steps instead of a cosine, 12 epochs": SHORT | {"schedule": "step"},
+    "weight decay 5e-4, 100 epochs": {"weight_decay": 5e-4},
+    "weight decay 1e-3, 100 epochs": {"weight_decay": 1e-3},
+    "weight decay 5e-4, cutout of 8×8 pixels, 100 epochs": {"augment": "crop+flip+cutout"},
+    "no warm-up, 12 epochs": SHORT | {"warmup_epochs": 0},
+    "warm-up of 4 epochs, 12 epochs": SHORT | {"warmup_epochs": 4},
+    "GN, groups of 2 channels, 12 epochs": SHORT | {"norm": "gn", "group_size": 2},
+    "GN, groups of 4 channels, 12 epochs": SHORT | {"norm": "gn", "group_size": 4},
+    "GN, groups of 8 channels, 12 epochs": SHORT | {"norm": "gn", "group_size": 8},
+    "GN, groups of 16 channels, 12 epochs": SHORT | {"norm": "gn", "group_size": 16},
+    "NN, gradient not clipped, 12 epochs": SHORT | {"norm": "nn", "clip_norm": None},
+    "NN, gradient clipped to norm 0.3, 12 epochs": SHORT | {"norm": "nn", "clip_norm": 0.3},
+    "NN, gradient clipped to norm 1, 12 epochs": SHORT | {"norm": "nn", "clip_norm": 1.0},
+    "NN, gradient clipped to norm 3, 12 epochs": SHORT | {"norm": "nn", "clip_norm": 3.0},
+    "NN, Fixup's initialization, gradient not clipped, 12 epochs": SHORT
+    | {"norm": "nn", "clip_norm": None, "initialization": "fixup"},
+    "NN, Fixup's initialization, gradient clipped to norm 1, 12 epochs": SHORT
+    | {"norm": "nn", "clip_norm": 1.0, "initialization": "fixup"},
+    "GN, groups of 2 channels, 100 epochs": {"norm": "gn", "group_size": 2},
+    "GN, groups of 4 channels, 100 epochs": {"norm": "gn", "group_size": 4},
+    "NN, gradient clipped to norm 3, 100 epochs": {"norm": "nn", "clip_norm": 3.0},
+}
+#: The borders that were tried after RECIPES: epochs, norms, borders. The study's own runs are among those of 100 epochs.
+BORDERS = ((12, ("torch_bn", "gn"), ("black", "mean", "reflect")), (100, tuple(NORMS), ("black", "reflect")))
+
+
+def study_of(outputs: str | Path = "outputs", data_dir: str | Path = "data", seeds=(0,), **changes) -> Study:
+    """The paper's study on CIFAR-10 with other fields of Run for all its runs."""
+    return Study("paper", "cifar10", data_dir, seeds, outputs, changes=changes)
+
+
+def recipes(seeds=(0,)) -> dict[str, list[Run]]:
+    """Name of a recipe -> its runs, one for each seed."""
+    return {name: study_of(seeds=seeds, **BLACK | changes).runs("torch_bn") for name, changes in RECIPES.items()}
+
+
+def borders(seeds=(0,)) -> dict[tuple[int, str, str], list[Run]]:
+    """(epochs, norm, border) -> its runs, one for each seed."""
+    found = {}
+    for epochs, norms, tried in BORDERS:
+        for norm, border in itertools.product(norms, tried):
+            augment = "crop+flip" if border == "black" else f"crop+flip+{border}"
+            found[epochs, norm, border] = study_of(seeds=seeds, epochs=epochs, augment=augment).runs(norm)
+    return found
+
+
+def plan(seeds=(0,)) -> dict[str, list[Run]]:
+    """Name -> runs of all that was tried; a run may be a recipe's and a border's."""
+    of_borders = {f"{NAMES[norm]}, border {b}, {n} epochs": planned for (n, norm, b), planned in borders(seeds).items()}
+    return recipes(seeds) | of_borders
+
+
+def compared(outputs: Path, pairs: dict[str, tuple[Run, Run]]) -> pd.DataFrame:
+    """What was tried, a row for each named pair of a run and the one it is held against, as far as both are finished: the first
+    one's best validation accuracy (`val`), and value, low, high of it minus the second's; NaN where the two are one run."""
+    rows = {}
+    for name, pair in pairs.items():
+        if all(store.Folder(run, outputs).sound for run in pair):
+            a, b = (Result(run, outputs) for run in pair)
+            difference = facts.on_validation(a, b)._asdict() if a.run != b.run else {}
+            rows[name] = {"val": np.nan if a.failed else a.score(split="val")} | difference
+    columns = ["val", "value", "low", "high"]
+    return pd.DataFrame(rows.values(), index=pd.Index(rows, name="recipe"), columns=columns, dtype=float)
+
+
+def recipe_table(outputs: Path) -> pd.DataFrame:
+    """`compared` of every recipe, with the one in use (but for the border) over as many epochs."""
+    tried = {name: run for name, (run,) in recipes().items()}
+    used = {name: replace(study_of().runs(run.norm)[0], epochs=run.epochs, **BLACK) for name, run in tried.items()}
+    return compared(outputs, {name: (run, used[name]) for name, run in tried.items()})
+
+
+def border_table(outputs: Path) -> pd.DataFrame:
+    """`compared` of a reflected border with a black one, for each norm and number of epochs."""
+    tried = {key: run for key, (run,) in borders().items()}
+    keys = dict.fromkeys((epochs, norm) for epochs, norm, _ in tried)
+    both = {key: (tried[*key, "reflect"], tried[*key, "black"]) for key in keys}
+    return compared(outputs, {f"{NAMES[norm]}, {epochs} epochs": pair for (epochs, norm), pair in both.items()})
+
+
+def main(argv=None) -> int:
+    parser = Parser("report.probes", __doc__, "data-dir", "seeds", "outputs")
+    args = parser.parse_args(argv)
+
+    def work() -> int:
+        study = study_of(args.outputs, args.data_dir, args.seeds)
+        for name, results in study.fit_all(plan(study.seeds)).items():
+            for result in results:  # they are compared on validation data
+                accuracy = "diverged" if result.diverged else f"val accuracy {result.score(split='val'):.4f}"
+                print(f"{name}: seed {result.run.seed}  {accuracy}  best epoch {result.best_epoch}")
+        return 0
+
+    return command(work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
