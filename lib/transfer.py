@@ -5,7 +5,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import sklearn.metrics
 import torch
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC, LinearSVC
 from torch import nn
 
 from lib import data as data_module
@@ -53,8 +57,7 @@ def chosen_class(positive: str, classes: tuple[str, ...], backbone: str) -> str:
 
 
 def usable(found: dict[str, list[Result]], backbone: str) -> str:
-    """What `backbone` is to be given: the id of the first of the study's own backbones that did not fail, "" if there is none;
-    or the backbone that was asked for instead."""
+    """The backbone that was asked for; for "study" the id of its first one that did not fail, "" if there is none."""
     own = [result.run.id for result in found.get("backbone", []) if not result.failed]
     return own[0] if own else "" if backbone == "study" else backbone
 
@@ -87,20 +90,13 @@ def features(model: nn.Module, data: data_module.Data, split: data_module.Split)
 
 KERNELS = ("linear", "rbf")
 PENALTIES = (0.01, 0.1, 1.0, 10.0, 100.0)  # C, of which validation data choose
+MOST = 5_000  # training images of a machine: the time of one with an RBF kernel grows with their square
 
 
-def one_against_rest(train, val, test, kernel: str) -> dict:
-    """A support vector machine (scikit-learn) for one class against the rest. `train`, `val`, `test`: features (N, channels)
-    and whether each is of the class, bool (N,); the features are standardized by the training ones.
-
-    Returns C, chosen by the accuracy on `val` (the average precision where that ties), and on `test` the decision values (N,)
-    and predictions, bool (N,).
-    """
-    from sklearn.metrics import average_precision_score
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-    from sklearn.svm import SVC, LinearSVC
-
+def one_against_rest(train, val, test, kernel: str) -> tuple[float, np.ndarray]:
+    """A support vector machine (scikit-learn) for one class against the rest: C, chosen by the accuracy on `val` (the average
+    precision where that ties), and the decision values of `test`, (N,), which are above 0 for the class. `train`, `val`,
+    `test`: features (N, channels), standardized by the training ones, and whether each is of the class, bool (N,)."""
     allow("kernel", kernel, KERNELS)
     fitted = {}
     for c in PENALTIES:
@@ -109,69 +105,53 @@ def one_against_rest(train, val, test, kernel: str) -> dict:
 
     def on_val(c: float) -> tuple[float, float]:
         values = fitted[c].decision_function(val[0])
-        return float(np.mean((values > 0) == val[1])), float(average_precision_score(val[1], values))
+        return float(np.mean((values > 0) == val[1])), float(sklearn.metrics.average_precision_score(val[1], values))
 
     best = max(PENALTIES, key=on_val)
-    values = fitted[best].decision_function(test[0])
-    return {"C": best, "values": values, "predictions": values > 0}
+    return best, fitted[best].decision_function(test[0])
 
 
-def binary_scores(labels: np.ndarray, values: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
-    """Scores of one class against the rest, as fractions: accuracy, that of always answering with the rest, and what it is
-    above that, with its 95 % interval over the images; precision and recall of the class; the areas under the ROC and under the
-    precision's curve over recall."""
-    from sklearn.metrics import average_precision_score, precision_score, recall_score, roc_auc_score
-
-    gain = stats.contrast({"machine": 1, "rest": -1}, {"machine": [labels == predictions], "rest": [~labels]})
+def binary_scores(labels: np.ndarray, values: np.ndarray) -> dict[str, float]:
+    """Scores of one class against the rest, as fractions: accuracy, that of always answering with the rest, and the gain on
+    that, with its 95 % interval over the images; precision and recall of the class; the areas under the ROC and under the
+    precision's curve over recall. `labels`: bool (N,); `values`: above 0 where the answer is the class."""
+    answers = values > 0
+    gain = stats.contrast({"machine": 1, "rest": -1}, {"machine": [labels == answers], "rest": [~labels]})
     return {
-        "accuracy": float(np.mean(labels == predictions)),
+        "accuracy": float(np.mean(labels == answers)),
         "always the rest": float(1 - labels.mean()),
         "gain": gain.value,
         "gain low": gain.low,
         "gain high": gain.high,
-        "precision": float(precision_score(labels, predictions, zero_division=np.nan)),
-        "recall": float(recall_score(labels, predictions)),
-        "ROC area": float(roc_auc_score(labels, values)),
-        "average precision": float(average_precision_score(labels, values)),
+        "precision": float(sklearn.metrics.precision_score(labels, answers, zero_division=np.nan)),
+        "recall": float(sklearn.metrics.recall_score(labels, answers)),
+        "ROC area": float(sklearn.metrics.roc_auc_score(labels, values)),
+        "average precision": float(sklearn.metrics.average_precision_score(labels, values)),
     }
-
-
-def curves(labels: np.ndarray, values: np.ndarray) -> pd.DataFrame:
-    """Points of the two curves: columns curve (roc or pr), x and y, as fractions. x is the false positive rate or the recall, y
-    the true positive rate or the precision."""
-    from sklearn.metrics import precision_recall_curve, roc_curve
-
-    false, true, _ = roc_curve(labels, values)
-    precision, recall, _ = precision_recall_curve(labels, values)
-    return pd.concat(
-        [pd.DataFrame({"curve": "roc", "x": false, "y": true}), pd.DataFrame({"curve": "pr", "x": recall, "y": precision})],
-        ignore_index=True,
-    )
-
-
-MOST = 5_000  # training images of a machine: the time of one with an RBF kernel grows with their square
-SCORES = ("accuracy", "always the rest", "gain", "gain low", "gain high", "precision", "recall", "ROC area",
-          "average precision", "C")  # fmt: skip
 
 
 def machines(study: "Study", name: str, positive: str, weights: str = "") -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
     """Support vector machines for one class of the study's data against the rest, on the features of a `backbone` and of the
-    same network before any training, both on pixels normalized as the backbone knows them: `binary_scores` and C, and
-    `curves`, of each "kernel, network", as "rbf, trained". NaN and no curves where there is no backbone (name "")."""
-    scores, points, data = {}, {}, study.data()
-    if name:
-        source = None if name == "resnet50" else source_run(name, study.outputs)
-        known = study.data(source) if source and source.dataset == study.dataset else data
-        known = replace(data, mean=known.mean, std=known.std)
-        splits = (data.train.take(slice(MOST)), data.val, data.test)
-        labels = [(split.labels == data.classes.index(positive)).numpy() for split in splits]
-        for network in ("trained", "untrained"):
-            model = backbone(name, data, study.outputs, weights, trained=network == "trained")
-            given = [(features(model, known, split), own) for split, own in zip(splits, labels, strict=True)]
-            for kernel in KERNELS:
-                made = one_against_rest(*given, kernel)
-                of_test = labels[-1], made["values"]
-                scores[f"{kernel}, {network}"] = binary_scores(*of_test, made["predictions"]) | {"C": made["C"]}
-                points[f"{kernel}, {network}"] = curves(*of_test)
+    same network before any training, both on pixels normalized as the backbone knows them: `binary_scores` and C of each
+    "kernel, network", as "rbf, trained", and its curve, with columns precision and recall. NaN and no curves where there is no
+    backbone (name "")."""
     rows = [f"{kernel}, {network}" for network in ("trained", "untrained") for kernel in KERNELS]
-    return pd.DataFrame(scores).T.reindex(index=rows, columns=list(SCORES)).rename_axis("machine"), points
+    columns = [*binary_scores(np.array([True, False]), np.array([1.0, -1.0])), "C"]
+    scores, curves = pd.DataFrame(index=pd.Index(rows, name="machine"), columns=columns, dtype=float), {}
+    if not name:
+        return scores, curves
+    data = study.data()
+    source = None if name == "resnet50" else source_run(name, study.outputs)
+    known = study.data(source) if source and source.dataset == study.dataset else data
+    known = replace(data, mean=known.mean, std=known.std)
+    splits = data.train.take(slice(MOST)), data.val, data.test
+    labels = [(split.labels == data.classes.index(positive)).numpy() for split in splits]
+    for network in ("trained", "untrained"):
+        model = backbone(name, data, study.outputs, weights, trained=network == "trained")
+        given = [(features(model, known, split), own) for split, own in zip(splits, labels, strict=True)]
+        for kernel in KERNELS:
+            c, values = one_against_rest(*given, kernel)
+            scores.loc[f"{kernel}, {network}"] = pd.Series(binary_scores(labels[-1], values) | {"C": c})
+            precision, recall, _ = sklearn.metrics.precision_recall_curve(labels[-1], values)
+            curves[f"{kernel}, {network}"] = pd.DataFrame({"precision": precision, "recall": recall})
+    return scores, curves

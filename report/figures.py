@@ -225,14 +225,14 @@ def alike(values: pd.Series, areas: pd.Series) -> Figure:
 
 def transfer(curves: dict[str, pd.DataFrame], share: float, histories: dict[str, list[pd.DataFrame]]) -> Figure:
     """What features of a trained network are worth beside an untrained one's (left: precision over recall, of each "kernel,
-    network" with the columns curve, x, y; dotted: guessing, right for the `share` of the class), and as a start beside random
+    network"; dotted: guessing, right for the `share` of the class), and as a start beside random
     weights (right: validation error by epoch of "scratch" and "fine-tuned", the mean over the seeds)."""
     fig, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.3))
     colors = {network: style_of(start)[0] for start, network in (("scratch", "untrained"), ("fine-tuned", "trained"))}
     for name, points in curves.items():
         kernel, network = name.split(", ")
-        points, style = 100 * points.loc[points["curve"] == "pr", ["x", "y"]], "--" if kernel == "linear" else "-"
-        left.plot(points["x"], points["y"], color=colors[network], linestyle=style)
+        style = "--" if kernel == "linear" else "-"
+        left.plot(100 * points["recall"], 100 * points["precision"], color=colors[network], linestyle=style)
     box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
     for y, (network, color) in zip((0.8, 0.9), colors.items(), strict=True):
         left.text(0.97, y, f"{network} network", transform=left.transAxes, color=color, size=8, ha="right", bbox=box)
