@@ -49,45 +49,34 @@ def largest(a: Tensor, b: Tensor) -> float:
     return ((a.double() - b.double()).abs() / (1 + b.double().abs())).max().item()
 
 
-def compare(ours: nn.Module, theirs: nn.Module, x: Tensor, training: bool = True) -> dict[str, float]:
-    """Largest relative difference of output, gradients and buffers after one forward and backward of x (N, C, H, W).
+def one_step(layer: nn.Module, x: Tensor, training: bool) -> dict[str, Tensor]:
+    """Output, gradients and buffers of a copy of the layer, in x's dtype, after one forward and backward of x (N, C, H, W)."""
+    layer = copy.deepcopy(layer).to(x.dtype).train(training)
+    x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+    y = layer(x)
+    y.backward(torch.randn(y.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(x.dtype))
+    found = {"output": y.detach(), "gradient of x": x.grad}
+    found |= {f"gradient of {name}": p.grad for name, p in layer.named_parameters()}
+    return found | {name.removeprefix("bn."): buffer for name, buffer in layer.named_buffers()}
 
-    Both layers are copied first and taken to x's dtype. Theirs sees x contiguous: in float32 and channels-last,
-    PyTorch's own group norm on the CPU loses digits (see `group_norm_errors`).
-    """
-    seen = []
-    for layer, image in ((ours, x), (theirs, x.contiguous())):
-        layer = copy.deepcopy(layer).to(x.dtype).train(training)
-        image = image.detach().clone(memory_format=torch.preserve_format).requires_grad_()
-        y = layer(image)
-        generator = torch.Generator().manual_seed(1)
-        y.backward(torch.randn(y.shape, generator=generator, dtype=torch.float64).to(x.dtype))
-        grads = {f"gradient of {name}": p.grad for name, p in layer.named_parameters()}
-        buffers = {name.removeprefix("bn."): buffer for name, buffer in layer.named_buffers()}
-        seen.append({"output": y.detach(), "gradient of x": image.grad} | grads | buffers)
-    mine, reference = seen
-    assert mine.keys() == reference.keys(), (mine.keys(), reference.keys())
-    return {name: largest(mine[name], reference[name]) for name in reference}
+
+def differences(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> dict[str, float]:
+    """`largest` of each of what `one_step` found."""
+    assert ours.keys() == theirs.keys(), (ours.keys(), theirs.keys())
+    return {name: largest(ours[name], theirs[name]) for name in ours}
+
+
+def compare(ours: nn.Module, theirs: nn.Module, x: Tensor, training: bool = True) -> dict[str, float]:
+    """Largest relative difference of output, gradients and buffers of two layers after one step. Theirs sees x contiguous: in
+    float32 and channels-last, PyTorch's own group norm on the CPU loses digits (see `group_norm_errors`)."""
+    return differences(one_step(ours, x, training), one_step(theirs, x.contiguous(), training))
 
 
 def float32_errors(layer: nn.Module, theirs: nn.Module, x: Tensor) -> dict[str, float]:
     """What a layer makes of x (N, C, H, W; float64) in float32 and channels-last, as in a training: the largest error of
     output, gradients and buffers in training mode, relative to 1 + the value, against `theirs` in float64."""
-    found = []
-    g = torch.randn(x.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    for module, dtype, form in (
-        (layer, torch.float32, torch.channels_last),
-        (theirs, torch.float64, torch.contiguous_format),
-    ):
-        image = x.detach().to(dtype).clone(memory_format=form).requires_grad_()
-        module = copy.deepcopy(module).to(dtype).train()
-        y = module(image)
-        y.backward(g.to(dtype))
-        grads = {f"gradient of {name}": p.grad for name, p in module.named_parameters()}
-        buffers = {name.removeprefix("bn."): buffer for name, buffer in module.named_buffers()}
-        found.append({"output": y.detach(), "gradient of x": image.grad} | grads | buffers)
-    mine, reference = found
-    return {part: largest(mine[part], reference[part]) for part in reference}
+    in_float32 = x.float().contiguous(memory_format=torch.channels_last)
+    return differences(one_step(layer, in_float32, training=True), one_step(theirs, x.double().contiguous(), training=True))
 
 
 def cases(channels: int = 16) -> dict[str, Tensor]:

@@ -8,7 +8,6 @@ is of the lucky seeds alone.
 import itertools
 import re
 from collections.abc import Callable
-from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -17,7 +16,6 @@ from lib import metrics, norms, stats
 from lib.data import Data
 from lib.engine.store import Result
 from lib.run import SPLITS
-from lib.study import Study
 from lib.train import evaluate
 
 Arms = dict[str, list[Result]]
@@ -64,18 +62,6 @@ def confusion(results: list[Result], classes: tuple[str, ...]) -> pd.DataFrame:
     """Test images by true class (rows) and predicted class (columns), the mean over one variant's trainings."""
     arrays = [result.predictions for result in results]
     return sum(metrics.confusion(a["test_labels"], a["test_predictions"], classes) for a in arrays) / len(arrays)
-
-
-def agreement(a: Result, b: Result) -> float:
-    """The share of the test images that two trainings give the same class."""
-    return float((a.predictions["test_predictions"] == b.predictions["test_predictions"]).mean())
-
-
-def settings(study: Study) -> pd.DataFrame:
-    """The fields of the study's Run with PyTorch's BN, which all other runs differ from as the text says."""
-    fields = asdict(study.runs("torch_bn")[0])
-    rows = {name: str(value) for name, value in fields.items() if value not in ("", None) and value is not False}
-    return pd.DataFrame({"value": rows}).rename_axis("setting")
 
 
 def per_class(arms: Arms, classes: tuple[str, ...], score: str = "f1") -> pd.DataFrame:
@@ -201,11 +187,9 @@ def seconds(arms: Arms) -> pd.Series:
     ).rename_axis("variant")
 
 
-def on_validation(a: Result, b: Result) -> stats.Contrast:
-    """Best validation accuracy of a training minus another's; their interval is of the images only."""
-    if a.failed or b.failed:
-        return stats.Contrast(*[np.nan] * 4)
-    return stats.contrast({"a": 1, "b": -1}, {"a": [a.correct("val")], "b": [b.correct("val")]})
+def agreement(a: Result, b: Result) -> float:
+    """The share of the test images that two trainings give the same class."""
+    return float((a.predictions["test_predictions"] == b.predictions["test_predictions"]).mean())
 
 
 def as_trained(arms: Arms, data: Data, draws: int = 10) -> pd.DataFrame:

@@ -115,17 +115,6 @@ def epoch_axis(ax, ticks: int = 10) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(ticks, integer=True, steps=[1, 2, 5, 10]))
 
 
-def ranges(ax, rows: pd.DataFrame) -> None:
-    """A row for each variant, the lowest at the bottom: its value, and a line over its trainings. Columns: value, low, high."""
-    order = rows["value"].sort_values().index
-    for y, variant in enumerate(order):
-        row, color = rows.loc[variant], style_of(variant)[0]
-        ax.plot([row["low"], row["high"]], [y, y], color=color, linewidth=1.6)
-        ax.plot(row["value"], y, "o", color=color, markersize=6)
-    ax.set_yticks(range(len(order)), [NAMES.get(variant, variant) for variant in order])
-    ax.set_ylim(-0.6, len(order) - 0.4)
-
-
 def label_ends(ax, ends: dict[str, float], size: float = 8) -> None:
     """Each line's name beside its end at the right edge of a finished panel, moved apart as little as they must be. `ends`:
     variant -> its last y; one that is no number has no name."""
@@ -142,16 +131,6 @@ def label_ends(ax, ends: dict[str, float], size: float = 8) -> None:
         color = style_of(name)[0]
         ax.plot([1, 1.03], [end, at], transform=ax.transAxes, color=color, linewidth=0.7, clip_on=False)
         ax.text(1.04, at, NAMES.get(name, name), transform=ax.transAxes, color=color, size=size, va="center")
-
-
-def dots(ax, values: pd.Series, order) -> None:
-    """A row for each variant in `order`, from the bottom up: every training a dot, their mean a bar."""
-    for y, variant in enumerate(order):
-        own, color = values.loc[[variant]], style_of(variant)[0]
-        ax.plot(own, [y] * len(own), "o", color=color, markersize=4.5, markeredgewidth=0, alpha=0.55)
-        ax.plot(own.mean(), y, "|", color=color, markersize=16, markeredgewidth=2)
-    ax.set_yticks(range(len(order)), [NAMES.get(variant, variant) for variant in order])
-    ax.set_ylim(-0.6, len(order) - 0.4)
 
 
 def named(pairs: pd.DataFrame) -> pd.DataFrame:
@@ -182,20 +161,6 @@ def contrast_table(rows: pd.DataFrame, caption: str, value: str = "difference") 
     table(shown, caption, digits=1)
 
 
-def forest(ax, rows: pd.DataFrame, order=None) -> None:
-    """A row for each contrast in `order`, from the bottom up: its value and interval in points, filled where it is clear.
-    Columns: value, low, high (fractions), clear."""
-    order = list(rows.index[::-1] if order is None else order)
-    for y, name in enumerate(order):
-        if name in rows.index:
-            row, color = rows.loc[name], style_of(name)[0]
-            ax.plot([100 * row["low"], 100 * row["high"]], [y, y], color=color, linewidth=1.6)
-            ax.plot(100 * row["value"], y, "o", color=color, markersize=6, markerfacecolor=color if row["clear"] else "white")
-    ax.axvline(0, color="black", linewidth=0.8)
-    ax.set_yticks(range(len(order)), [NAMES.get(name, name) for name in order])
-    ax.set_ylim(-0.6, len(order) - 0.4)
-
-
 CURVES_NOTE = "Error by epoch on logarithmic axes, the mean over the trainings; of many epochs the median of five neighbours."
 
 
@@ -219,20 +184,3 @@ def error_curves(histories: dict[str, list[pd.DataFrame]]) -> Figure:
         label_ends(ax, ends)
         ax.set_title(f"{PARTS[part][0]} error (%)")
     return fig
-
-
-def by_batch(ax, rows: pd.DataFrame) -> None:
-    """Test accuracy (%) by batch size with 95 % intervals, a line for each norm. Columns: norm, batch, value, low, high."""
-    for norm, part in rows.groupby("norm", sort=False):
-        color, style = style_of(norm)
-        value, low, high = (100 * part[name] for name in ("value", "low", "high"))
-        ax.errorbar(
-            part["batch"], value, [value - low, high - value], color=color, linestyle=style, marker="o", markersize=3.5,
-            elinewidth=1,
-        )  # fmt: skip
-    ax.set_xscale("log", base=2)
-    sizes = sorted(rows["batch"].unique())
-    ax.set_xticks(sizes, [str(size) for size in sizes])
-    ax.minorticks_off()
-    ax.set_xlim(right=sizes[-1] * 1.1)
-    ax.set_xlabel("batch size")

@@ -14,7 +14,8 @@ from lib import data
 from lib.data import Data
 from lib.engine import folders, jobs, machine, weights
 from lib.engine.commands import OPTIONS, Parser, command
-from lib.engine.store import Folder, Result, check_folder
+from lib.engine.files import check_folder
+from lib.engine.store import Folder, Result
 from lib.norms import NORMS
 from lib.run import Run, allow
 from lib.train import load_data

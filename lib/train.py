@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from lib import data as data_module
 from lib import metrics
-from lib.engine import machine, store, weights
+from lib.engine import files, machine, store, weights
 from lib.engine.commands import Parser, command
 from lib.engine.store import Folder, Result
 from lib.networks import CNN, network
@@ -31,7 +31,7 @@ def fit(run: Run, outputs="outputs", data_dir="data", device=None, progress: boo
     threads changes the rounding, and so the same Run is the same bit for bit however many are trained at a time. ValueError for
     data that do not fit the run, before anything is trained; OSError where files cannot be written; what is complete stays.
     """
-    outputs, data_dir = store.check_folder("outputs", outputs), store.check_folder("data_dir", data_dir)
+    outputs, data_dir = files.check_folder("outputs", outputs), files.check_folder("data_dir", data_dir)
     found = store.find(run, outputs)
     result = found or complete(run, outputs, data_dir, device, progress, data)
     store.write_results(outputs, must=not found)

@@ -14,9 +14,10 @@ from torch import nn
 
 from lib import data as data_module
 from lib import stats
+from lib.engine.resnet50 import ResNet50, imagenet_weights
 from lib.engine.store import Result
-from lib.engine.weights import imagenet_weights, source_run, start_from
-from lib.networks import ResNet50, network
+from lib.engine.weights import source_run, start_from
+from lib.networks import network
 from lib.run import allow
 
 if TYPE_CHECKING:
@@ -146,12 +147,12 @@ def machines(study: "Study", name: str, positive: str, weights: str = "") -> tup
     known = replace(data, mean=known.mean, std=known.std)
     splits = data.train.take(slice(MOST)), data.val, data.test
     labels = [(split.labels == data.classes.index(positive)).numpy() for split in splits]
-    for network in ("trained", "untrained"):
-        model = backbone(name, data, study.outputs, weights, trained=network == "trained")
+    for trained in ("trained", "untrained"):
+        model = backbone(name, data, study.outputs, weights, trained=trained == "trained")
         given = [(features(model, known, split), own) for split, own in zip(splits, labels, strict=True)]
         for kernel in KERNELS:
             c, values = one_against_rest(*given, kernel)
-            scores.loc[f"{kernel}, {network}"] = pd.Series(binary_scores(labels[-1], values) | {"C": c})
+            scores.loc[f"{kernel}, {trained}"] = pd.Series(binary_scores(labels[-1], values) | {"C": c})
             precision, recall, _ = sklearn.metrics.precision_recall_curve(labels[-1], values)
-            curves[f"{kernel}, {network}"] = pd.DataFrame({"precision": precision, "recall": recall})
+            curves[f"{kernel}, {trained}"] = pd.DataFrame({"precision": precision, "recall": recall})
     return scores, curves

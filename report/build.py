@@ -32,7 +32,7 @@ from traitlets.config import Config
 
 from benchmarks import precision
 from lib.data import ROOT
-from lib.engine import store
+from lib.engine import files, store
 from lib.engine.commands import OPTIONS, Parser, command
 from lib.engine.jobs import end_with_parent
 from lib.plots import table_html
@@ -76,7 +76,7 @@ def code_of(source: Path) -> str:
     """Changes with the notebook or what the code that it runs does."""
     files = [*(HERE / f"{name}.py" for name in ("say", "figures", "probes", "saved")), *sorted((ROOT / "lib").rglob("*.py"))]
     meant = [file.read_text() if "getsource" in source.read_text() else meaning(file) for file in files]
-    return store.sha256("\0".join([source.read_text(), *meant]).encode())
+    return files.sha256("\0".join([source.read_text(), *meant]).encode())
 
 
 def meaning(file: Path) -> str:
@@ -100,18 +100,18 @@ def fingerprint(source: Path, study: Study, parameters: dict) -> str:
         for path in paths
     ]
     read = [facts_of(study, name) for name in NOTEBOOKS if name != LAST and source.stem == LAST]
-    return store.sha256(repr((sorted(parameters.items()), code_of(source), sums, read)).encode())
+    return files.sha256(repr((sorted(parameters.items()), code_of(source), sums, read)).encode())
 
 
 def facts_of(study: Study, section: str) -> str:
     """Changes with any fact that a section saved."""
     files = sorted((saved.folder(study) / section).glob("*.csv"))
-    return store.sha256(b"".join(store.sha256(file.read_bytes()).encode() for file in files))
+    return files.sha256(b"".join(files.sha256(file.read_bytes()).encode() for file in files))
 
 
 def content_of(notebook, study: Study, section: str) -> str:
     """Changes with any cell, output or saved fact."""
-    return store.sha256((nbformat.writes(new_notebook(cells=notebook.cells)) + facts_of(study, section)).encode())
+    return files.sha256((nbformat.writes(new_notebook(cells=notebook.cells)) + facts_of(study, section)).encode())
 
 
 def waiting(study: Study) -> dict[str, str]:
@@ -203,7 +203,7 @@ def write(file: Path, content: str | bytes) -> None:
     """The file with this content; it is left alone if it has that already."""
     content = content.encode() if isinstance(content, str) else content
     if not file.is_file() or file.read_bytes() != content:
-        store.write_file(file, content)
+        files.write_file(file, content)
 
 
 def combine(

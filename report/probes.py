@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib import facts
+from lib import stats
 from lib.engine import store
 from lib.engine.commands import Parser, command
 from lib.engine.store import Result
@@ -81,6 +81,13 @@ def plan(seeds=(0,)) -> dict[str, list[Run]]:
     return recipes(seeds) | of_borders
 
 
+def on_validation(a: Result, b: Result) -> stats.Contrast:
+    """Best validation accuracy of a training minus another's; their interval is of the images only."""
+    if a.failed or b.failed:
+        return stats.Contrast(*[np.nan] * 4)
+    return stats.contrast({"a": 1, "b": -1}, {"a": [a.correct("val")], "b": [b.correct("val")]})
+
+
 def compared(outputs: Path, pairs: dict[str, tuple[Run, Run]]) -> pd.DataFrame:
     """What was tried, a row for each named pair of a run and the one it is held against, as far as both are finished: the first
     one's best validation accuracy (`val`), and value, low, high of it minus the second's; NaN where the two are one run."""
@@ -88,7 +95,7 @@ def compared(outputs: Path, pairs: dict[str, tuple[Run, Run]]) -> pd.DataFrame:
     for name, pair in pairs.items():
         if all(store.Folder(run, outputs).sound for run in pair):
             a, b = (Result(run, outputs) for run in pair)
-            difference = facts.on_validation(a, b)._asdict() if a.run != b.run else {}
+            difference = on_validation(a, b)._asdict() if a.run != b.run else {}
             rows[name] = {"val": np.nan if a.failed else a.score(split="val")} | difference
     columns = ["val", "value", "low", "high"]
     return pd.DataFrame(rows.values(), index=pd.Index(rows, name="recipe"), columns=columns, dtype=float)

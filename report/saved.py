@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lib.engine import store
+from lib.engine import files
 from lib.study import Study
 
 
@@ -17,7 +17,7 @@ def save(study: Study, section: str, **facts: pd.DataFrame) -> None:
     """Each as a CSV file of its name, for the pages and sections that read them."""
     (folder(study) / section).mkdir(parents=True, exist_ok=True)
     for name, frame in facts.items():
-        store.write_file(folder(study) / section / f"{name}.csv", frame.to_csv().encode())
+        files.write_file(folder(study) / section / f"{name}.csv", frame.to_csv().encode())
 
 
 def load(study: Study, *required: str) -> dict[str, pd.DataFrame]:

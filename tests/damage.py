@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from lib import train
-from lib.engine import store
+from lib.engine import files, store
 from lib.engine.store import CHECKPOINTS, FINISHED, SUMS, Folder, Result
 from lib.run import Run
 
@@ -181,7 +181,7 @@ def payload(file: Path) -> None:
     """A pickle that runs a command, behind the right SHA-256."""
     buffer = io.BytesIO()
     torch.save({"run": TINY.id, "model": Payload()}, buffer)
-    file.write_bytes(bytes.fromhex(store.sha256(buffer.getvalue())) + buffer.getvalue())
+    file.write_bytes(bytes.fromhex(files.sha256(buffer.getvalue())) + buffer.getvalue())
 
 
 def edit_metrics(file: Path) -> None:

@@ -343,12 +343,12 @@ def test_validation_accuracy_of_two_runs_on_the_same_images(arm):
     rng = np.random.default_rng(6)
     a, b = (rng.random(SIZES["val"]) < share for share in (0.9, 0.6))
     (x,), (y,) = arm("bn", {"right": {"val": a}}), arm("gn", {"right": {"val": b, "test": 0.1}})
-    found = facts.on_validation(x, y)
+    found = probes.on_validation(x, y)
     half = 1.959964 * scipy_stats.sem(a.astype(float) - b)
     assert found[:3] == pytest.approx((a.mean() - b.mean(), a.mean() - b.mean() - half, a.mean() - b.mean() + half))
     assert (
-        np.isnan(facts.on_validation(x, *arm("nn", COLLAPSED))).all()
-        and np.isnan(facts.on_validation(*arm("ln", DIVERGED), x)).all()
+        np.isnan(probes.on_validation(x, *arm("nn", COLLAPSED))).all()
+        and np.isnan(probes.on_validation(*arm("ln", DIVERGED), x)).all()
     )
 
 
@@ -364,7 +364,7 @@ def test_what_was_tried_is_held_against_what_was_kept(tmp_path):
     found = probes.compared(tmp_path, pairs)
     assert list(found.index) == ["kept", "better", "lost", "against what was lost"]
     assert found.loc["kept", "val"] == 0.5 and found.loc["kept"].isna().sum() == 3
-    assert found.loc["better"].tolist() == pytest.approx([0.8, *facts.on_validation(*reversed(results))[:3]])
+    assert found.loc["better"].tolist() == pytest.approx([0.8, *probes.on_validation(*reversed(results))[:3]])
     assert found.loc["better", "value"] == pytest.approx(0.3) and found.loc["better", "low"] > 0
     assert found.loc["lost"].isna().all() and found.loc["against what was lost"].isna().sum() == 3
     assert probes.compared(tmp_path, {}).empty
@@ -422,15 +422,6 @@ def test_validation_images_as_training_shows_them(smoke):
         for draw in (0, 1)
     ]
     assert shown["augmented"] == pytest.approx(np.mean(answers)) and len(set(answers)) > 1
-
-
-def test_settings_are_those_of_pytorchs_bn(smoke):
-    study, _ = smoke
-    config = study.runs("torch_bn")[0]
-    found = facts.settings(study)["value"]
-    assert found[["norm", "n", "lr", "train_size", "warmup_epochs"]].tolist() == ["torch_bn", "1", "0.1", "64", "1"]
-    assert all(str(getattr(config, name)) == value for name, value in found.items())
-    assert not {"patience", "init", "probe"} & set(found.index) and "split_seed" in found.index  # what is not set is left out
 
 
 # Saved

@@ -17,7 +17,6 @@ noticed when it is read, moved aside as *.damaged with a message, and made again
 """
 
 import functools
-import hashlib
 import io
 import json
 import os
@@ -34,6 +33,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from lib import metrics
+from lib.engine.files import check_folder, sha256, write_file
 from lib.networks import network
 from lib.run import LATER_FIELDS, Run
 
@@ -44,39 +44,8 @@ SUMS = "SHA256SUMS"
 CHECKPOINTS = ("checkpoint.pt", "previous.pt")
 
 
-def check_folder(name: str, value) -> Path:
-    """A folder that is there or can be made. ValueError for what is no path of a folder."""
-    if not isinstance(value, (str, Path)) or not str(value):
-        raise ValueError(f"{name} is {value!r}; it must be the path of a folder")
-    path = Path(value).expanduser()
-    if path.exists() and not path.is_dir():
-        raise ValueError(f"{name} is {path}, which is a file; it must be the path of a folder")
-    return path
-
-
-def write_file(file: Path, content: bytes) -> None:
-    """The file appears whole or not at all. OSError where it cannot be written."""
-    part = file.with_name(f"{file.name}.part")
-    try:
-        with open(part, "wb") as opened:
-            opened.write(content)
-            opened.flush()
-            os.fsync(opened.fileno())
-        os.replace(part, file)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise type(error)(
-            f"{file} cannot be written ({error.strerror}); everything that was complete is kept, and the same command goes on "
-            "from there"
-        ) from None
-
-
 class DamagedRun(ValueError):
     """A finished run whose files are not what was written."""
-
-
-def sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 class Folder:

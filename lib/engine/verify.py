@@ -10,7 +10,7 @@ import sys
 import numpy as np
 
 from lib import data
-from lib.engine import store
+from lib.engine import files, store
 from lib.engine.commands import Parser, command
 from lib.engine.machine import check_device, full_float32
 from lib.engine.store import Result
@@ -43,7 +43,7 @@ def main(argv=None) -> int:
 
     def work() -> int:
         damaged, loaded, wrong, unread, no_model, diverged = [], {}, 0, 0, 0, 0
-        found = store.stored(store.check_folder("outputs", args.outputs), say=damaged.append)
+        found = store.stored(files.check_folder("outputs", args.outputs), say=damaged.append)
         if not found and not damaged:
             raise ValueError(f"outputs is {args.outputs}, which has no finished run")
         print(*damaged, sep="\n", end="\n" * bool(damaged))

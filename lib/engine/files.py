@@ -1,0 +1,36 @@
+"""Files that appear whole or not at all, and their sums."""
+
+import hashlib
+import os
+from pathlib import Path
+
+
+def check_folder(name: str, value) -> Path:
+    """A folder that is there or can be made. ValueError for what is no path of a folder."""
+    if not isinstance(value, (str, Path)) or not str(value):
+        raise ValueError(f"{name} is {value!r}; it must be the path of a folder")
+    path = Path(value).expanduser()
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{name} is {path}, which is a file; it must be the path of a folder")
+    return path
+
+
+def write_file(file: Path, content: bytes) -> None:
+    """The file appears whole or not at all. OSError where it cannot be written."""
+    part = file.with_name(f"{file.name}.part")
+    try:
+        with open(part, "wb") as opened:
+            opened.write(content)
+            opened.flush()
+            os.fsync(opened.fileno())
+        os.replace(part, file)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise type(error)(
+            f"{file} cannot be written ({error.strerror}); everything that was complete is kept, and the same command goes on "
+            "from there"
+        ) from None
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
