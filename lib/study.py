@@ -5,6 +5,7 @@
 trains everything the notebooks need, without Jupyter; the notebooks then only read.
 """
 
+import itertools
 import sys
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -12,10 +13,10 @@ from pathlib import Path
 
 from lib import data
 from lib.data import Data
-from lib.engine import folders, jobs, machine, weights
+from lib.engine import folders, jobs, machine, store, weights
 from lib.engine.commands import OPTIONS, Parser, command
 from lib.engine.files import check_folder
-from lib.engine.store import Folder, Result
+from lib.engine.store import Result
 from lib.norms import NORMS
 from lib.run import Run, allow
 from lib.train import load_data
@@ -75,19 +76,11 @@ CNN_BASE = {
     "warmup_epochs": 0, "augment": "none", "precision": "float32",
 }  # fmt: skip
 #: factor -> its levels, and what each changes of CNN_BASE; the first is CNN_BASE itself
+SGD = {"optimizer": "sgd", "lr": 0.01}
 CNN_FACTORS = {
-    "optimizer": {
-        "Adam": {},
-        "SGD": {"optimizer": "sgd", "lr": 0.01, "momentum": 0.0},
-        "SGD with momentum": {"optimizer": "sgd", "lr": 0.01, "momentum": 0.9},
-    },
+    "optimizer": {"Adam": {}, "SGD": SGD | {"momentum": 0.0}, "SGD with momentum": SGD | {"momentum": 0.9}},
     "normalization": {"batch norm": {}, "dropout": {"norm": "dropout"}, "neither": {"norm": "nn"}},
-    "activation": {
-        "ReLU": {},
-        "identity": {"activation": "identity"},
-        "tanh": {"activation": "tanh"},
-        "sigmoid": {"activation": "sigmoid"},
-    },
+    "activation": {"ReLU": {}} | {name: {"activation": name} for name in ("identity", "tanh", "sigmoid")},
     "loss": {"cross-entropy": {}, "MSE": {"criterion": "mse"}, "L1": {"criterion": "l1"}},
 }
 
@@ -120,11 +113,7 @@ NOTEBOOKS = {
 }
 
 #: All of it, the variants first.
-EVERYTHING = tuple(
-    sorted(dict.fromkeys(name for names in NOTEBOOKS.values() for name in names), key=lambda name: name not in NAMES)
-)
-
-VARIANTS = tuple(name for name in EVERYTHING if name in NAMES)
+EVERYTHING = (*NAMES, "more_seeds", "more_small", "sweep", "recipes", "cnn", "transfer")
 
 Results = dict[str, list[Result]]
 
@@ -198,37 +187,26 @@ class Study:
     def sweep(self) -> dict[str, list[Run]]:
         """BN, BIN and GN at many batch sizes, with the learning rate scaled linearly with the batch and as it is."""
         sizes, changes = SWEEP[self.profile]
-        changes = self.no_more_than_there_are(self.common() | changes)
-        usual, found = changes.get("batch_size", Run.batch_size), {}
-        for norm in SWEEP_NORMS:
-            for size in sizes:
-                for lr in dict.fromkeys((Run.lr * size / usual, Run.lr)):
-                    kwargs = changes | {"norm": norm, "batch_size": size, "lr": lr}
-                    found[f"{NAMES[norm]}, batch {size}, lr {lr:g}"] = self.with_seeds(kwargs)
+        common, found = self.no_more_than_there_are(self.common() | changes), {}
+        for norm, size in itertools.product(SWEEP_NORMS, sizes):
+            for lr in dict.fromkeys((Run.lr * size / common.get("batch_size", Run.batch_size), Run.lr)):
+                kwargs = common | {"norm": norm, "batch_size": size, "lr": lr}
+                found[f"{NAMES[norm]}, batch {size}, lr {lr:g}"] = self.with_seeds(kwargs)
         return found
 
     def recipes(self) -> dict[str, list[Run]]:
         """Every norm with three optimizers, and PyTorch's BN without augmentation and with another schedule."""
-        found = {}
-        for norm in ALL:
-            for name, changes in OPTIMIZERS.items():
-                found[f"{NAMES[norm]}, {name}"] = {"norm": norm} | self.own(norm) | changes
+        every = itertools.product(ALL, OPTIMIZERS)
+        found = {f"{NAMES[norm]}, {name}": {"norm": norm} | self.own(norm) | OPTIMIZERS[name] for norm, name in every}
         usual = found[f"{NAMES['torch_bn']}, SGD at 0.1"]
         found["no augmentation"] = usual | {"augment": "none"}
         found["steps"] = usual | {"schedule": "step"}
         common = self.no_more_than_there_are({"augment": "crop+flip"} | self.common() | RECIPES[self.profile])
         return {name: self.with_seeds(common | changes) for name, changes in found.items()}
 
-    def more_seeds(self) -> dict[str, list[Run]]:
+    def more_seeds(self, small: bool = False) -> dict[str, list[Run]]:
         """The variants of MORE_SEEDS with the usual batch, from further starts too where the study has only one; their names
         are those of the variants, whose runs with the study's own seeds are among these."""
-        return self.with_further_seeds(small=False)
-
-    def more_small(self) -> dict[str, list[Run]]:
-        """The same of the variants with small batches."""
-        return self.with_further_seeds(small=True)
-
-    def with_further_seeds(self, small: bool) -> dict[str, list[Run]]:
         found = {}
         for variant, count in MORE_SEEDS[self.profile].items():
             if variant.endswith("_8") == small:
@@ -236,6 +214,10 @@ class Study:
                 further = range(1, 1 + count) if len(self.seeds) == 1 else ()
                 found[variant] = own + [replace(own[0], seed=self.seeds[0] + i) for i in further]
         return found
+
+    def more_small(self) -> dict[str, list[Run]]:
+        """The same of the variants with small batches."""
+        return self.more_seeds(small=True)
 
     def cnn(self) -> dict[str, list[Run]]:
         """factor: level -> the runs of the six-convolution network with that level and the other factors' first ones."""
@@ -245,21 +227,20 @@ class Study:
     def cnn_levels(self) -> dict[str, str]:
         """factor -> its level with the highest mean validation accuracy, of those that converged with every seed. Empty as long
         as a run is missing."""
-        plan = self.cnn()
-        if not all(Folder(run, self.outputs).sound for planned in plan.values() for run in planned):
+        found = {name: [store.find(run, self.outputs) for run in planned] for name, planned in self.cnn().items()}
+        if any(None in results for results in found.values()):
             return {}
-        found = {name: [Result(run, self.outputs) for run in planned] for name, planned in plan.items()}
-        score = {
-            name: -1.0 if any(r.diverged for r in results) else sum(r.score(split="val") for r in results)
-            for name, results in found.items()
-        }
-        return {f: max(levels, key=lambda level: score[f"{f}: {level}"]) for f, levels in CNN_FACTORS.items()}
 
-    def cnn_combined(self) -> list[Run] | None:
-        """The runs with all of `cnn_levels`; None as long as these are not known."""
+        def score(name):
+            return -1.0 if any(r.diverged for r in found[name]) else sum(r.score(split="val") for r in found[name])
+
+        return {f: max(levels, key=lambda level: score(f"{f}: {level}")) for f, levels in CNN_FACTORS.items()}
+
+    def cnn_combined(self) -> dict[str, list[Run]]:
+        """The name "combined" -> the runs with all of `cnn_levels`; nothing as long as these are not known."""
         levels = self.cnn_levels()
         changes = {name: value for f, level in levels.items() for name, value in CNN_FACTORS[f][level].items()}
-        return self.cnn_runs(changes) if levels else None
+        return {"combined": self.cnn_runs(changes)} if levels else {}
 
     def cnn_runs(self, changes: dict) -> list[Run]:
         usual = {name: value for name, value in self.common().items() if name not in ("n", "augment")}
@@ -296,10 +277,10 @@ class Study:
 
     def both_starts(self, task: dict, starts: list[str]) -> dict[str, list[Run]]:
         """A task from random weights and from `starts`, one a seed, at every learning rate of TRANSFER_LRS."""
-        scratch = {lr: self.with_seeds(task | {"lr": lr}) for lr in TRANSFER_LRS}
-        found = {f"scratch at {lr:g}": planned for lr, planned in scratch.items()}
-        for lr, planned in scratch.items():
-            found[f"fine-tuned at {lr:g}"] = [replace(run, init=start) for run, start in zip(planned, starts, strict=True)]
+        found = {f"scratch at {lr:g}": self.with_seeds(task | {"lr": lr}) for lr in TRANSFER_LRS}
+        for name, planned in list(found.items()):
+            tuned = [replace(run, init=start) for run, start in zip(planned, starts, strict=True)]
+            found[name.replace("scratch", "fine-tuned")] = tuned
         return found
 
     def with_seeds(self, kwargs: dict) -> list[Run]:
@@ -308,20 +289,15 @@ class Study:
     def fit(self, names, progress: bool = True) -> Results:
         """name -> its finished runs, one for each seed; those that are missing are trained now. With "cnn" comes "combined"."""
         found = self.fit_all(self.plan(names), progress)
-        combined = self.cnn_combined() if "cnn" in names else None
-        return found | (self.fit_all({"combined": combined}, progress) if combined else {})
+        return found | (self.fit_all(self.cnn_combined(), progress) if "cnn" in names else {})
 
     def runs_of(self, names) -> list[Run]:
-        """Every run behind the names of NOTEBOOKS, each once, as far as they are known and can be trained."""
-        planned = {run.id: run for runs_of_one in self.plan(names).values() for run in runs_of_one}
-        planned |= {run.id: run for run in (self.cnn_combined() or [] if "cnn" in names else [])}
-        lost = self.lost_starts(planned)
-        return [run for run in planned.values() if run.init not in lost]
-
-    def lost_starts(self, planned: dict[str, Run]) -> set[str]:
-        """Ids of those of the planned runs (id -> Run) that others would start from and that diverged."""
-        starts = [planned[run.init] for run in planned.values() if run.init in planned]
-        return {run.id for run in starts if Folder(run, self.outputs).sound and Result(run, self.outputs).diverged}
+        """Every run behind the names of NOTEBOOKS, each once, as far as they are known and can be trained: none that would
+        start from a run that diverged."""
+        plan = self.plan(names) | (self.cnn_combined() if "cnn" in names else {})
+        planned = {run.id: run for group in plan.values() for run in group}
+        starts = {run.init: store.find(planned[run.init], self.outputs) for run in planned.values() if run.init in planned}
+        return [run for run in planned.values() if not (starts.get(run.init) and starts[run.init].diverged)]
 
     def fit_all(self, plan: dict[str, list[Run]], progress: bool = True) -> Results:
         """The finished runs of a plan, which names them, as of jobs.fit_all; a name of which no run is left is left out."""

@@ -342,29 +342,22 @@ def read_run(path: Path) -> Run | None:
 
 
 PROBES = "probes.txt"  # ids of probes from before Run had the field `probe`, whose test images were scored too
-COLUMNS = [
-    "run_id", "dataset", "norm", "n", "batch_size", "optimizer", "lr", "schedule", "augment", "seed", "epochs", "best_epoch",
-]  # fmt: skip
 SCORES = ["loss", "accuracy", "micro_f1", "macro_f1"]
-#: What else two rows can differ in: every other field of the Run, the code, and where it ran.
-SETTING = [*(field.name for field in fields(Run) if field.name not in COLUMNS), "code", "device", "status"]
 
 
 def results(found: list[Result], outputs="outputs") -> pd.DataFrame:
-    """One row per run and split: COLUMNS, split, SCORES (accuracy and F1 as fractions; none of a diverged run) and SETTING.
+    """One row per run and split: its scores (accuracy and F1 as fractions; none of a diverged run), and every field of the Run.
     What was only tried for a choice has no row for the test images; PROBES in `outputs` names the older of those."""
     rows, probes = [], Path(outputs) / PROBES
     tried = probes.read_text().split() if probes.is_file() else []
     for result in found:
-        known = asdict(result.run) | {"run_id": result.run.id, "best_epoch": result.best_epoch, "code": result.run.code}
-        known |= {"dataset": result.run.data_name, "device": result.env["device"], "status": result.metrics["status"]}
-        for split in result.run.splits:
-            if split == "test" and result.run.id in tried:
-                continue
-            scores = {name: np.nan if result.diverged else result.score(name, split) for name in SCORES}
-            row = {name: known[name] for name in COLUMNS} | {"split": split} | scores
-            rows.append(row | {name: known[name] for name in SETTING})
-    return pd.DataFrame(rows, columns=[*COLUMNS, "split", *SCORES, *SETTING])
+        run, about = result.run, {"best_epoch": result.best_epoch, "status": result.metrics["status"]}
+        about |= {"device": result.env["device"], "code": run.code} | asdict(run) | {"dataset": run.data_name}
+        for split in run.splits:
+            if split != "test" or run.id not in tried:
+                scores = {name: np.nan if result.diverged else result.score(name, split) for name in SCORES}
+                rows.append({"run_id": run.id, "split": split} | scores | about)
+    return pd.DataFrame(rows)
 
 
 def write_results(outputs="outputs", must: bool = True) -> None:
