@@ -57,8 +57,7 @@ class Data:
     border: str = "black"  # of the training images before they are cropped: or one of BORDERS
 
     def to(self, device) -> "Data":
-        moved = {name: getattr(self, name).to(device) for name in ("train", "val", "test", "mean", "std")}
-        return replace(self, **moved)
+        return replace(self, **{name: getattr(self, name).to(device) for name in ("train", "val", "test", "mean", "std")})
 
     def normalize(self, images: Tensor) -> Tensor:
         """uint8 (N, 3, H, W) -> float32, each channel with the training part's mean 0 and standard deviation 1."""
@@ -136,7 +135,14 @@ def load(dataset: str, data_dir="data", split_seed: int = 0, train_size: int | N
             raise ValueError(f"only_classes is {only_classes}; {dataset} has the classes 0 to {len(classes) - 1}")
         train, val, test = (narrowed(split, kept) for split in (train, val, test))
         classes = classes[kept.start : kept.stop]
-    return finish(train, val, test, classes, train_size)
+    if train_size is not None:
+        if train_size > len(train):
+            raise ValueError(f"train_size is {train_size}; this data set has {len(train)} training images")
+        train, val = train.take(slice(train_size)), val.take(slice(max(1, train_size // 4)))
+    for name, split in (("training", train), ("validation", val), ("test", test)):
+        if not len(split):
+            raise ValueError(f"there are {len(train)} training images and none for {name}; give at least 5 for each class")
+    return Data(train, val, test, tuple(classes), *pixel_statistics(train.images))
 
 
 def class_range(only_classes: str) -> range:
@@ -149,15 +155,14 @@ def class_range(only_classes: str) -> range:
 
 
 def narrowed(split: Split, kept: range) -> Split:
+    """The images of these classes, renumbered from 0."""
     split = split.take((split.labels >= kept.start) & (split.labels < kept.stop))
     return Split(split.images, split.labels - kept.start)
 
 
 def check_name(dataset: str) -> None:
-    known = isinstance(dataset, str) and (
-        dataset in ("digits", "cifar10") or (dataset.startswith("folder:") and len(dataset) > 7)
-    )
-    if not known:
+    """ValueError for what names no data set."""
+    if not isinstance(dataset, str) or not re.fullmatch("digits|cifar10|folder:.+", dataset):
         raise ValueError(f"unknown data set {dataset!r}; the data sets are digits, cifar10 and folder:PATH")
 
 
@@ -172,18 +177,19 @@ def folder_path(dataset: str) -> Path:
 
 
 def shuffled(split: Split, seed: int) -> Split:
+    """The images in an order that the seed decides."""
     return split.take(torch.randperm(len(split), generator=torch.Generator().manual_seed(seed)))
+
+
+def train_part(images: int) -> int:
+    """How many of so many images are for training."""
+    return images - int(VAL_FRACTION * images)
 
 
 def random_split(split: Split, seed: int) -> tuple[Split, Split]:
     """A random four fifths and the other fifth; the same for every run with this seed."""
-    split = shuffled(split, seed)
-    size = train_part(len(split))
+    split, size = shuffled(split, seed), train_part(len(split))
     return split.take(slice(size)), split.take(slice(size, None))
-
-
-def train_part(images: int) -> int:
-    return images - int(VAL_FRACTION * images)
 
 
 def train_images(dataset: str) -> int:
@@ -193,18 +199,6 @@ def train_images(dataset: str) -> int:
     path = folder_path(dataset)
     count = sum(len(folders.image_files(path / "train" / name)) for name in folders.class_names(path))
     return count if (path / "val").is_dir() else train_part(count)
-
-
-def finish(train: Split, val: Split, test: Split, classes, train_size: int | None) -> Data:
-    if train_size is not None:
-        if train_size > len(train):
-            raise ValueError(f"train_size is {train_size}; this data set has {len(train)} training images")
-        train, val = train.take(slice(train_size)), val.take(slice(max(1, train_size // 4)))
-    for name, split in (("training", train), ("validation", val), ("test", test)):
-        if not len(split):
-            raise ValueError(f"there are {len(train)} training images and none for {name}; give at least 5 for each class")
-    mean, std = pixel_statistics(train.images)
-    return Data(train, val, test, tuple(classes), mean, std)
 
 
 def pixel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -235,10 +229,8 @@ def cifar10(data_dir: Path) -> tuple[Split, Split, list[str]]:
     except RuntimeError:
         base = data_dir / CIFAR10.base_folder
         if base.exists() and not (data_dir / CIFAR10.filename).exists():  # with the archive, it is unpacked again
-            raise ValueError(
-                f"the CIFAR-10 files in {base} are damaged or incomplete (MD5); remove that folder to download again, "
-                "or put the official python batches there"
-            ) from None
+            either = "remove that folder to download again, or put the official python batches there"
+            raise ValueError(f"the CIFAR-10 files in {base} are damaged or incomplete (MD5); {either}") from None
         try:
             data_dir.mkdir(parents=True, exist_ok=True)
             with FileLock(data_dir / "cifar10.lock"):  # one of several that start at once
@@ -255,11 +247,8 @@ def cifar10(data_dir: Path) -> tuple[Split, Split, list[str]]:
 def folder(path: Path, split_seed: int) -> tuple[Split, Split, Split, list[str]]:
     """Training, validation and test split of an image folder, and its class names."""
     parts = {part: Split(*tensors) for part, tensors in folders.read(path).items()}
-    if "val" in parts:
-        train, val = shuffled(parts["train"], split_seed), shuffled(parts["val"], split_seed)
-    else:
-        train, val = random_split(parts["train"], split_seed)
-    return train, val, parts["test"], folders.class_names(path)
+    two = [shuffled(parts[part], split_seed) for part in ("train", "val")] if "val" in parts else None
+    return *(two or random_split(parts["train"], split_seed)), parts["test"], folders.class_names(path)
 
 
 def fingerprint(dataset: str) -> str:

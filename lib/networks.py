@@ -2,11 +2,11 @@
 
 from typing import TYPE_CHECKING
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.engine.compiled import compiled
-from lib.engine.resnet50 import ResNet50
 from lib.resnet import ResNet
 
 if TYPE_CHECKING:
@@ -66,6 +66,45 @@ class CNN(nn.Module):
         if maps.shape[2:] != (self.maps, self.maps):
             maps = F.adaptive_avg_pool2d(maps, self.maps)
         return self.hidden(maps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(self.features(x))
+
+
+class ResNet50(nn.Module):
+    """torchvision's ResNet-50 with a new last layer of r classes, for images of any size, which are enlarged to 224×224.
+
+    Images (N, 3, H, W) -> logits (N, r). `pixels` lets images that are normalized by their own mean and standard deviation
+    reach the network as those of ImageNet would.
+    """
+
+    side = 224  # of the images that ImageNet's weights were trained and are scored on
+    at_once = 50  # images in eval mode, for memory
+
+    def __init__(self, r: int):
+        super().__init__()
+        from torchvision import models  # slow to import, and seldom needed
+
+        self.body = models.resnet50()
+        self.body.fc = nn.Identity()
+        self.linear = nn.Linear(2048, r)
+        self.register_buffer("scale", torch.ones(3, 1, 1))
+        self.register_buffer("shift", torch.zeros(3, 1, 1))
+
+    def pixels(self, mean: Tensor, std: Tensor) -> None:
+        """`mean`, `std` (3,): those with which the images are normalized, in [0, 1]."""
+        imagenet_mean, imagenet_std = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]]).to(mean)
+        self.scale.copy_((std / imagenet_std)[:, None, None])
+        self.shift.copy_(((mean - imagenet_mean) / imagenet_std)[:, None, None])
+
+    def features(self, x: Tensor) -> Tensor:
+        """Images (N, 3, H, W) -> the penultimate activations (N, 2048); `linear` turns them into logits."""
+        if x.dim() != 4 or x.shape[1] != 3:
+            raise ValueError(f"ResNet-50 was given shape {tuple(x.shape)}; it takes (N, 3, H, W)")
+        return torch.cat([self.enlarged(part) for part in x.split(len(x) if self.training else self.at_once)])
+
+    def enlarged(self, x: Tensor) -> Tensor:
+        return self.body(F.interpolate(x * self.scale + self.shift, (self.side, self.side), mode="bilinear"))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.linear(self.features(x))

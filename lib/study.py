@@ -325,12 +325,6 @@ def parse_seeds(seeds) -> tuple[int, ...]:
     return found
 
 
-def project_path(path: str | Path) -> Path:
-    """A notebook's path parameter: relative to the project's top folder, wherever Jupyter was started."""
-    is_path = isinstance(path, (str, Path)) and str(path)
-    return data.ROOT / Path(path).expanduser() if is_path else path  # Study says what is wrong with another
-
-
 def main(argv=None) -> int:
     parser = Parser("lib.study", __doc__, *OPTIONS)
     parser.add_argument("--jobs", default="auto", help="runs side by side (default: auto, one for each core)")

@@ -65,32 +65,24 @@ def check_data(run: Run, data: data_module.Data) -> None:
     if run.classes != len(data.classes):
         raise ValueError(f"classes (r) is {run.classes}, but {run.data_name} has {len(data.classes)} classes; give that number")
     height, width = data.train.images.shape[2:]
-    if run.model == "resnet50":
-        return
+    one_image = 1 in (run.batch_size, len(data.train) % run.batch_size)  # in some batch
+    left = f"{len(data.train)} images in batches of {run.batch_size} leave a batch of one image"
     if run.model == "cnn":
         if min(height, width) < CNN.least:
             raise ValueError(f"the images are {height}×{width}; the CNN takes {CNN.least}×{CNN.least} and larger ones")
-        if run.norm == "torch_bn" and 1 in (run.batch_size, len(data.train) % run.batch_size):
+        if run.norm == "torch_bn" and one_image:
+            raise ValueError(f"{left}, which has no variance after the second linear layer; give another batch_size")
+    if run.model == "resnet":
+        if height % ResNet.stride or width % ResNet.stride:
+            raise ValueError(f"the images are {height}×{width}; both sides must be multiples of {ResNet.stride}")
+        one_pixel = height == width == ResNet.stride  # in the last maps
+        if one_pixel and run.norm in ("in", "bin"):
+            raise ValueError(f"the last maps have one pixel, so {run.norm} has no variance to divide by; give larger images")
+        if one_pixel and one_image and run.norm in ("bn", "torch_bn"):
             raise ValueError(
-                f"{len(data.train)} images in batches of {run.batch_size} leave a batch of one image, which has no variance to "
-                "divide by after the second linear layer; give another batch_size"
+                f"{left}, and the last maps have one pixel, so {run.norm} has no variance to divide by; "
+                "give another batch_size or larger images"
             )
-        return
-    if height % ResNet.stride or width % ResNet.stride:
-        raise ValueError(f"the images are {height}×{width}; both sides must be multiples of {ResNet.stride}")
-    check_statistics(run, len(data.train), height * width // ResNet.stride**2)
-
-
-def check_statistics(run: Run, images: int, smallest_map: int) -> None:
-    """ValueError if some layer would have to take the variance of a single value."""
-    last_batch = images % run.batch_size or run.batch_size
-    if smallest_map == 1 and run.norm in ("in", "bin"):
-        raise ValueError(f"the last maps have one pixel, so {run.norm} has no variance to divide by; give larger images")
-    if smallest_map == 1 and min(last_batch, run.batch_size) == 1 and run.norm in ("bn", "torch_bn"):
-        raise ValueError(
-            f"{images} images in batches of {run.batch_size} leave a batch of one image, and the last maps have one pixel, so "
-            f"{run.norm} has no variance to divide by; give another batch_size or larger images"
-        )
 
 
 def new_model(run: Run) -> nn.Module:

@@ -74,7 +74,10 @@ def portable(path: str | Path) -> str:
 
 def code_of(source: Path) -> str:
     """Changes with the notebook or what the code that it runs does."""
-    files = [*(HERE / f"{name}.py" for name in ("say", "figures", "probes", "saved")), *sorted((ROOT / "lib").rglob("*.py"))]
+    files = [
+        *(HERE / f"{name}.py" for name in ("say", "figures", "probes", "saved", "transfer")),
+        *sorted((ROOT / "lib").rglob("*.py")),
+    ]
     meant = [file.read_text() if "getsource" in source.read_text() else meaning(file) for file in files]
     return files.sha256("\0".join([source.read_text(), *meant]).encode())
 

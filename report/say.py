@@ -21,6 +21,7 @@ import pandas as pd
 from IPython import get_ipython
 from IPython.display import Markdown, display
 
+from lib.data import ROOT
 from lib.study import Study
 from report import saved
 
@@ -87,6 +88,12 @@ def rests_on(holds: str, facts: dict) -> str:
             value = value_of(side, facts)
             values[side] = "–" if is_nan(value) else f"{round(value, 3) if isinstance(value, float) else value}"
     return ", ".join(f"{side} = {value}" for side, value in values.items()) or holds
+
+
+def project_path(path: str | Path) -> Path:
+    """A notebook's path parameter: relative to the project's top folder, wherever Jupyter was started."""
+    is_path = isinstance(path, (str, Path)) and str(path)
+    return ROOT / Path(path).expanduser() if is_path else path  # Study says what is wrong with another
 
 
 def check_parameters() -> None:

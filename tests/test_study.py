@@ -18,6 +18,7 @@ from lib.run import Run
 from lib.study import ALL, NOTEBOOKS, Study
 from report import probes
 from report.page import data_title, describe
+from report.say import project_path
 
 PAPER = Study("paper", "cifar10")
 
@@ -212,5 +213,5 @@ def test_a_run_that_fell_back_to_chance_is_collapsed():
 
 
 def test_notebook_paths_are_relative_to_the_project():
-    assert study.project_path("outputs") == ROOT / "outputs"
-    assert str(study.project_path("/tmp/x")) == "/tmp/x"
+    assert project_path("outputs") == ROOT / "outputs"
+    assert str(project_path("/tmp/x")) == "/tmp/x"

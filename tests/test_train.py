@@ -287,10 +287,16 @@ SINGLE = {
 
 @pytest.mark.parametrize("norm, images, says", SINGLE.values(), ids=SINGLE)
 def test_a_variance_of_one_value_is_refused_before_training(norm, images, says):
-    run = replace(TINY, norm=norm, batch_size=min(images, 16))
+    run, known = replace(TINY, norm=norm, batch_size=min(images, 16)), data_module.load("digits", train_size=32)
+
+    def of_size(side):
+        return replace(
+            known, train=data_module.Split(known.train.images[:images, :, :side, :side], known.train.labels[:images])
+        )
+
     with pytest.raises(ValueError, match=says):
-        train.check_statistics(run, images, smallest_map=1)
-    train.check_statistics(run, images, smallest_map=4)
+        train.check_data(run, of_size(4))
+    train.check_data(run, of_size(8))
 
 
 def test_command_line_takes_n_r_and_every_other_field(tmp_path, capsys):

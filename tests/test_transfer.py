@@ -11,14 +11,15 @@ import torchvision
 from torchvision.models._api import Weights, WeightsEnum
 from torchvision.models.resnet import Bottleneck, ResNet
 
-from lib import data, train, transfer
-from lib.engine import resnet50, weights
+from lib import data, train
+from lib.engine import weights
 from lib.engine.jobs import train_one
-from lib.engine.resnet50 import ResNet50
 from lib.engine.store import Folder, Result
+from lib.networks import ResNet50
 from lib.run import Run
 from lib.study import Study
 from lib.train import fit
+from report import transfer
 from report.build import waiting
 
 SMALL = {
@@ -140,7 +141,7 @@ def imagenet(tmp_path, monkeypatch):
     class Small(WeightsEnum):
         V1 = Weights(url=f"http://127.0.0.1:9/resnet50-{digest}.pth", transforms=None, meta={})
 
-    monkeypatch.setattr(resnet50, "weights_entry", lambda: Small.V1)
+    monkeypatch.setattr(weights, "weights_entry", lambda: Small.V1)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     return tmp_path / "weights.pth", state
 
@@ -148,9 +149,9 @@ def imagenet(tmp_path, monkeypatch):
 def test_weights_come_from_a_file_and_then_from_the_cache(imagenet):
     file, state = imagenet
     with pytest.raises(ValueError, match=r"are not in .* and could not be downloaded from http://127.0.0.1:9/resnet50-"):
-        resnet50.imagenet_weights()
+        weights.imagenet_weights()
     for _ in range(2):
-        found = resnet50.imagenet_weights(file)
+        found = weights.imagenet_weights(file)
         assert found.keys() == {name for name in state if not name.startswith("fc.")}
         assert all(torch.equal(found[name], state[name]) for name in found)
         file = ""
@@ -158,18 +159,18 @@ def test_weights_come_from_a_file_and_then_from_the_cache(imagenet):
 
 def test_another_file_is_refused_and_a_damaged_cache_too(imagenet):
     file, _ = imagenet
-    resnet50.imagenet_weights(file)
+    weights.imagenet_weights(file)
     other = file.with_name("other.pth")
     other.write_bytes(file.read_bytes()[:-1] + b"x")
     with pytest.raises(ValueError, match=r"other.pth is not torchvision's resnet50-.*: its SHA-256 does not begin with"):
-        resnet50.imagenet_weights(other)
+        weights.imagenet_weights(other)
     with pytest.raises(ValueError, match=r"nowhere\.pth, which is no file"):
-        resnet50.imagenet_weights(file.with_name("nowhere.pth"))
-    resnet50.weights_file().write_bytes(other.read_bytes())
+        weights.imagenet_weights(file.with_name("nowhere.pth"))
+    weights.weights_file().write_bytes(other.read_bytes())
     with pytest.raises(ValueError, match="is damaged: its SHA-256 does not begin with"):
-        resnet50.imagenet_weights()
-    assert resnet50.imagenet_weights(file).keys()  # a good file takes its place
-    assert resnet50.imagenet_weights().keys()
+        weights.imagenet_weights()
+    assert weights.imagenet_weights(file).keys()  # a good file takes its place
+    assert weights.imagenet_weights().keys()
 
 
 def test_the_backbone_sees_images_as_imagenets_were(imagenet):
@@ -191,7 +192,7 @@ def test_the_backbone_sees_images_as_imagenets_were(imagenet):
 
 
 def test_resnet50_trains_from_imagenets_weights(imagenet, tmp_path):
-    resnet50.imagenet_weights(imagenet[0])
+    weights.imagenet_weights(imagenet[0])
     changes = {"model": "resnet50", "norm": "torch_bn", "init": "imagenet", "train_size": 8, "batch_size": 4, "lr": 1e-4}
     run = Run(**SMALL | {"n": 2} | changes)
     data_of_run = data.load("digits", train_size=8)
@@ -200,7 +201,7 @@ def test_resnet50_trains_from_imagenets_weights(imagenet, tmp_path):
     result = fit(run, tmp_path, progress=False, data=small)
     assert result.run.id.startswith("digits-torch_bn-resnet50-b4-e1-s0-")
     assert isinstance(result.model(), ResNet50) and len(result.correct()) == 8
-    resnet50.weights_file().unlink()  # a finished run is read without them
+    weights.weights_file().unlink()  # a finished run is read without them
     assert Study("smoke", "digits", outputs=tmp_path).fit_all({"": [run]}, progress=False)[""][0].score() == result.score()
 
 

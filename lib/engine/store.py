@@ -18,6 +18,7 @@ noticed when it is read, moved aside as *.damaged with a message, and made again
 
 import functools
 import io
+import itertools
 import json
 import os
 from contextlib import contextmanager
@@ -89,9 +90,8 @@ class Folder:
 
     def move_aside(self, name: str) -> str:
         """Under a new name, which is returned; the first free one of name.damaged, name.damaged2, …"""
-        file, number = self.path / name, 1
-        while (aside := file.with_name(f"{name}.damaged{number if number > 1 else ''}")).exists():
-            number += 1
+        file, numbers = self.path / name, itertools.chain([""], itertools.count(2))
+        aside = next(free for number in numbers if not (free := file.with_name(f"{name}.damaged{number}")).exists())
         if file.exists():
             os.replace(file, aside)
         return aside.name
@@ -364,12 +364,11 @@ def write_results(outputs="outputs", must: bool = True) -> None:
     """outputs/results.csv from every finished run of the store; it is left alone if it says that already. OSError where it
     cannot be written, if it `must` be: a folder that is only read need not be writable."""
     file = Path(outputs) / "results.csv"
-    content = results(stored(outputs), outputs).to_csv(index=False).encode()
-    if file.is_file() and file.read_bytes() == content:
-        return
     try:
         with FileLock(file.with_suffix(".lock")):  # so that no writer replaces a newer table by its older one
-            write_file(file, results(stored(outputs), outputs).to_csv(index=False).encode())
+            content = results(stored(outputs), outputs).to_csv(index=False).encode()
+            if not file.is_file() or file.read_bytes() != content:
+                write_file(file, content)
     except OSError:
         if must:
             raise

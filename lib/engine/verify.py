@@ -38,47 +38,44 @@ def agrees(result: Result, split: str, accuracy: float, changed: int) -> bool:
 
 
 def main(argv=None) -> int:
-    parser = Parser("lib.engine.verify", __doc__, "outputs", "data-dir")
-    args = parser.parse_args(argv)
+    args = Parser("lib.engine.verify", __doc__, "outputs", "data-dir").parse_args(argv)
+    always = "runs checked", "accuracies do not agree", "damaged"
+    counts = dict.fromkeys((*always, "diverged", "without their model", "without their data"), 0)
+
+    def leave_out(result: Result, kind: str, why: object) -> None:
+        counts[kind] += 1
+        print(f"{result.run.id}: {why}")
+
+    def score_again(result: Result, loaded: data.Data, device) -> None:
+        counts["runs checked"] += 1
+        for split, (accuracy, changed) in check(result, loaded, device).items():
+            good = agrees(result, split, accuracy, changed)
+            counts["accuracies do not agree"] += not good
+            found = f"{split} accuracy {accuracy:.4f}, written {result.score(split=split):.4f}, {changed} predictions differ"
+            print(f"{result.run.id}: {found}: {'agrees' if good else 'DOES NOT AGREE'}", flush=True)
 
     def work() -> int:
-        damaged, loaded, wrong, unread, no_model, diverged = [], {}, 0, 0, 0, 0
+        damaged, loaded, device = [], {}, check_device(None)
         found = store.stored(files.check_folder("outputs", args.outputs), say=damaged.append)
         if not found and not damaged:
             raise ValueError(f"outputs is {args.outputs}, which has no finished run")
         print(*damaged, sep="\n", end="\n" * bool(damaged))
-        device = check_device(None)
+        counts["damaged"] = len(damaged)
         for result in found:
-            if result.diverged:
-                print(f"{result.run.id}: diverged, so there is no accuracy to compare")
-                diverged += 1
-                continue
-            if not result.has_model:
-                print(f"{result.run.id}: its model is not kept, so only its files were checked against each other")
-                no_model += 1
-                continue
             key = result.run.data_key
-            try:
-                loaded[key] = loaded.get(key) or load_data(result.run, args.data_dir).to(device)
-            except ValueError as error:
-                print(f"{result.run.id}: cannot be checked: {error}")
-                unread += 1
-                continue
-            for split, (accuracy, changed) in check(result, loaded[key], device).items():
-                good = agrees(result, split, accuracy, changed)
-                wrong += not good
-                print(
-                    f"{result.run.id}: {split} accuracy {accuracy:.4f}, written {result.score(split=split):.4f}, "
-                    f"{changed} predictions differ: {'agrees' if good else 'DOES NOT AGREE'}",
-                    flush=True,
-                )
-        print(
-            f"{len(found) - unread - no_model - diverged} runs checked, {wrong} accuracies do not agree, {len(damaged)} damaged"
-            + f", {diverged} diverged" * (diverged > 0)
-            + f", {no_model} without their model" * (no_model > 0)
-            + f", {unread} without their data" * (unread > 0)
-        )
-        return 1 if wrong or damaged or unread else 0
+            if result.diverged:
+                leave_out(result, "diverged", "diverged, so there is no accuracy to compare")
+            elif not result.has_model:
+                leave_out(result, "without their model", "its model is not kept, so only its files were checked")
+            else:
+                try:
+                    loaded[key] = loaded.get(key) or load_data(result.run, args.data_dir).to(device)
+                except ValueError as error:
+                    leave_out(result, "without their data", f"cannot be checked: {error}")
+                    continue
+                score_again(result, loaded[key], device)
+        print(", ".join(f"{count} {kind}" for kind, count in counts.items() if count or kind in always))
+        return 1 if counts["accuracies do not agree"] or damaged or counts["without their data"] else 0
 
     return command(work)
 

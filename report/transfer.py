@@ -14,10 +14,9 @@ from torch import nn
 
 from lib import data as data_module
 from lib import stats
-from lib.engine.resnet50 import ResNet50, imagenet_weights
 from lib.engine.store import Result
-from lib.engine.weights import source_run, start_from
-from lib.networks import network
+from lib.engine.weights import imagenet_weights, source_run, start_from
+from lib.networks import ResNet50, network
 from lib.run import allow
 
 if TYPE_CHECKING:
