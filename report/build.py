@@ -32,8 +32,9 @@ from traitlets.config import Config
 
 from benchmarks import precision
 from lib.data import ROOT
-from lib.engine import files, store
+from lib.engine import store
 from lib.engine.commands import OPTIONS, Parser, command
+from lib.engine.files import sha256, write_file
 from lib.engine.jobs import end_with_parent
 from lib.plots import table_html
 from lib.study import EVERYTHING, NAMES, NOTEBOOKS, Study
@@ -79,7 +80,7 @@ def code_of(source: Path) -> str:
         *sorted((ROOT / "lib").rglob("*.py")),
     ]
     meant = [file.read_text() if "getsource" in source.read_text() else meaning(file) for file in files]
-    return files.sha256("\0".join([source.read_text(), *meant]).encode())
+    return sha256("\0".join([source.read_text(), *meant]).encode())
 
 
 def meaning(file: Path) -> str:
@@ -103,18 +104,18 @@ def fingerprint(source: Path, study: Study, parameters: dict) -> str:
         for path in paths
     ]
     read = [facts_of(study, name) for name in NOTEBOOKS if name != LAST and source.stem == LAST]
-    return files.sha256(repr((sorted(parameters.items()), code_of(source), sums, read)).encode())
+    return sha256(repr((sorted(parameters.items()), code_of(source), sums, read)).encode())
 
 
 def facts_of(study: Study, section: str) -> str:
     """Changes with any fact that a section saved."""
     files = sorted((saved.folder(study) / section).glob("*.csv"))
-    return files.sha256(b"".join(files.sha256(file.read_bytes()).encode() for file in files))
+    return sha256(b"".join(sha256(file.read_bytes()).encode() for file in files))
 
 
 def content_of(notebook, study: Study, section: str) -> str:
     """Changes with any cell, output or saved fact."""
-    return files.sha256((nbformat.writes(new_notebook(cells=notebook.cells)) + facts_of(study, section)).encode())
+    return sha256((nbformat.writes(new_notebook(cells=notebook.cells)) + facts_of(study, section)).encode())
 
 
 def waiting(study: Study) -> dict[str, str]:
@@ -206,7 +207,7 @@ def write(file: Path, content: str | bytes) -> None:
     """The file with this content; it is left alone if it has that already."""
     content = content.encode() if isinstance(content, str) else content
     if not file.is_file() or file.read_bytes() != content:
-        files.write_file(file, content)
+        write_file(file, content)
 
 
 def combine(
