@@ -17,11 +17,11 @@ from lib.resnet import ResNet
 def maps(model: ResNet, data: Data, split: Split, batch_size: int = 50) -> Tensor:
     """Where the last residual stage speaks for the true class: float32 (N, H/4, W/4), at least 0, each map with sum 1; all zero
     where nothing speaks for that class."""
-    cam, found = LayerGradCam(model.eval(), model.layer3), []
+    cam, parts = LayerGradCam(model.eval(), model.layer3), []
     for images, labels in zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True):
         x = data.normalize(images).contiguous(memory_format=torch.channels_last)
-        found.append(cam.attribute(x, target=labels, relu_attributions=True).detach()[:, 0])
-    heat = torch.cat(found).cpu().float()
+        parts.append(cam.attribute(x, target=labels, relu_attributions=True).detach()[:, 0])
+    heat = torch.cat(parts).cpu().float()
     return heat / heat.sum((1, 2), keepdim=True).clamp_min(1e-12)
 
 
@@ -39,8 +39,8 @@ def overlap(a: Tensor, b: Tensor) -> np.ndarray:
 
 def mean_overlap(a: Tensor, b: Tensor) -> float:
     """The mean over the images for which neither map is empty; NaN if there is none."""
-    found = overlap(a, b)
-    return float(found[~np.isnan(found)].mean()) if not np.isnan(found).all() else float("nan")
+    shares = overlap(a, b)
+    return float(shares[~np.isnan(shares)].mean()) if not np.isnan(shares).all() else float("nan")
 
 
 def chance(a: Tensor, b: Tensor) -> float:
@@ -68,8 +68,9 @@ def by_norm(pairs: pd.DataFrame, norms: tuple[str, ...]) -> pd.DataFrame:
     """`pairs` for each two norms, as "ln - gn" in the order of `norms`, and for the trainings of one, as "gn - gn"; batch norm
     is one, PyTorch's or ours. Means of overlap and chance; value, low and high: mean, lowest and highest share beyond chance; n
     pairs of trainings; `apart`: each pair is less alike than any two trainings of either norm. NaN where there are no pairs."""
-    found = pairs.replace({"a": {"torch_bn": "bn"}, "b": {"torch_bn": "bn"}})
-    groups = found.groupby([" - ".join(sorted(both, key=norms.index)) for both in zip(found["a"], found["b"], strict=True)])
+    of_norms = pairs.replace({"a": {"torch_bn": "bn"}, "b": {"torch_bn": "bn"}})
+    names = [" - ".join(sorted(both, key=norms.index)) for both in zip(of_norms["a"], of_norms["b"], strict=True)]
+    groups = of_norms.groupby(names)
     frame = groups[["overlap", "chance"]].mean()
     frame = frame.join(groups["beyond"].agg(value="mean", low="min", high="max", n="size"))
     names = pd.Index([f"{a} - {b}" for a, b in itertools.combinations_with_replacement(norms, 2)], name="pair")
@@ -99,7 +100,7 @@ def areas(maps: dict[tuple[str, int], Tensor], right: dict[tuple[str, int], np.n
     that all trainings have right (`shared`), and over those that it has `right` and `wrong` itself. `mistake`, the same for all
     trainings of a norm: over the `images` that some of them have right and others wrong, wrong minus right.
     `maps`, `right`: (variant, seed) -> maps (N, h, w) and right answers, bool (N,)."""
-    half, ok = (pd.DataFrame(found) for found in ({key: half_area(heat) for key, heat in maps.items()}, right))
+    half, ok = (pd.DataFrame(values) for values in ({key: half_area(heat) for key, heat in maps.items()}, right))
     parts = {"shared": half[ok.all(axis=1)], "right": half.where(ok), "wrong": half.where(~ok)}
     layers = {name: part.rename(columns={"torch_bn": "bn"}, level=0).T for name, part in parts.items()}  # training × image
     by_norm = {name: layers[name].groupby(level=0).mean() for name in ("wrong", "right")}  # NaN but for images with both

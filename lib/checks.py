@@ -25,7 +25,7 @@ class ComposedBIN(nn.Module):
 
 def pairs(channels: int, group_size: int = 4) -> dict[str, tuple[nn.Module, nn.Module]]:
     """name -> (our layer, PyTorch's), with the same random weight and bias, gate and running statistics."""
-    found = {
+    layers = {
         "BN": (BatchNorm2d(channels), nn.BatchNorm2d(channels)),
         "IN": (InstanceNorm2d(channels), nn.InstanceNorm2d(channels, affine=True)),
         "BIN": (BatchInstanceNorm2d(channels), ComposedBIN(channels)),
@@ -33,7 +33,7 @@ def pairs(channels: int, group_size: int = 4) -> dict[str, tuple[nn.Module, nn.M
         "GN": (GroupNorm2d(channels // group_size, channels), nn.GroupNorm(channels // group_size, channels)),
     }
     with torch.no_grad():
-        for ours, theirs in found.values():
+        for ours, theirs in layers.values():
             for (name, a), b in zip(ours.named_parameters(), theirs.parameters(), strict=True):
                 a.copy_(torch.rand_like(a) if name == "rho" else torch.randn_like(a))
                 b.copy_(a)
@@ -41,7 +41,7 @@ def pairs(channels: int, group_size: int = 4) -> dict[str, tuple[nn.Module, nn.M
                 if getattr(layer, "running_mean", None) is not None:
                     layer.running_mean.copy_(torch.linspace(-1, 1, channels))
                     layer.running_var.copy_(torch.linspace(0.5, 2, channels))
-    return found
+    return layers
 
 
 def largest(a: Tensor, b: Tensor) -> float:
@@ -55,13 +55,13 @@ def one_step(layer: nn.Module, x: Tensor, training: bool) -> dict[str, Tensor]:
     x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
     y = layer(x)
     y.backward(torch.randn(y.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(x.dtype))
-    found = {"output": y.detach(), "gradient of x": x.grad}
-    found |= {f"gradient of {name}": p.grad for name, p in layer.named_parameters()}
-    return found | {name.removeprefix("bn."): buffer for name, buffer in layer.named_buffers()}
+    made = {"output": y.detach(), "gradient of x": x.grad}
+    made |= {f"gradient of {name}": p.grad for name, p in layer.named_parameters()}
+    return made | {name.removeprefix("bn."): buffer for name, buffer in layer.named_buffers()}
 
 
 def differences(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> dict[str, float]:
-    """`largest` of each of what `one_step` found."""
+    """`largest` of each of what `one_step` made."""
     assert ours.keys() == theirs.keys(), (ours.keys(), theirs.keys())
     return {name: largest(ours[name], theirs[name]) for name in ours}
 
@@ -83,10 +83,10 @@ def cases(channels: int = 16) -> dict[str, Tensor]:
     """Inputs (N, C, H, W) in float64 that break formulas: several map sizes, one image, and values far from zero."""
     generator = torch.Generator().manual_seed(0)
     sizes = {"32×32 maps": (8, channels, 32, 32), "2×2 maps": (8, channels, 2, 2), "a batch of one": (1, channels, 8, 8)}
-    found = {name: torch.randn(size, generator=generator, dtype=torch.float64) for name, size in sizes.items()}
-    found["channels-last"] = found["32×32 maps"].contiguous(memory_format=torch.channels_last)
-    found["mean 1e4, std 0.1"] = 1e4 + 0.1 * torch.randn(4, channels, 4, 4, generator=generator, dtype=torch.float64)
-    return found
+    inputs = {name: torch.randn(size, generator=generator, dtype=torch.float64) for name, size in sizes.items()}
+    inputs["channels-last"] = inputs["32×32 maps"].contiguous(memory_format=torch.channels_last)
+    inputs["mean 1e4, std 0.1"] = 1e4 + 0.1 * torch.randn(4, channels, 4, 4, generator=generator, dtype=torch.float64)
+    return inputs
 
 
 def equality() -> pd.DataFrame:
@@ -95,8 +95,8 @@ def equality() -> pd.DataFrame:
     torch.manual_seed(0)
     rows = {}
     for name, pair in pairs(16).items():
-        found = [compare(*pair, x, training) for x in cases().values() for training in (True, False)]
-        rows[name.lower()] = pd.DataFrame(found).max()
+        gaps = [compare(*pair, x, training) for x in cases().values() for training in (True, False)]
+        rows[name.lower()] = pd.DataFrame(gaps).max()
     return pd.DataFrame(rows).T.drop(columns="num_batches_tracked").rename_axis("variant")
 
 
@@ -109,7 +109,7 @@ def float32_table() -> pd.DataFrame:
         near = [x for case, x in cases().items() if "1e4" not in case]
         layers = {"ours": compiled(ours), "PyTorch's": theirs}
         errors = {whose: [float32_errors(layer, theirs, x) for x in near] for whose, layer in layers.items()}
-        rows[name.lower()] = {whose: pd.DataFrame(found).max().max() for whose, found in errors.items()}
+        rows[name.lower()] = {whose: pd.DataFrame(values).max().max() for whose, values in errors.items()}
     return pd.DataFrame(rows).T.rename_axis("variant")
 
 

@@ -147,8 +147,8 @@ def load(dataset: str, data_dir="data", split_seed: int = 0, train_size: int | N
 
 def class_range(only_classes: str) -> range:
     """The numbers that "0-4" means. ValueError for what names no two classes."""
-    found = re.fullmatch(r"(\d+)-(\d+)", only_classes) if isinstance(only_classes, str) else None
-    kept = range(int(found[1]), int(found[2]) + 1) if found else range(0)
+    ends = re.fullmatch(r"(\d+)-(\d+)", only_classes) if isinstance(only_classes, str) else None
+    kept = range(int(ends[1]), int(ends[2]) + 1) if ends else range(0)
     if len(kept) < 2:
         raise ValueError(f"only_classes is {only_classes!r}; it must be the first and last of two or more classes, as in 0-4")
     return kept

@@ -21,10 +21,10 @@ from lib.train import evaluate
 Arms = dict[str, list[Result]]
 
 
-def by_norm(found: Arms) -> Arms:
+def by_norm(arms: Arms) -> Arms:
     """One arm for each norm. Batch norm is one layer, whether PyTorch's or ours: the trainings of both are `bn`."""
-    layers = {"bn": [*found.get("bn", []), *found["torch_bn"]]} if "torch_bn" in found else {}
-    return {name: results for name, results in (found | layers).items() if name != "torch_bn"}
+    layers = {"bn": [*arms.get("bn", []), *arms["torch_bn"]]} if "torch_bn" in arms else {}
+    return {name: results for name, results in (arms | layers).items() if name != "torch_bn"}
 
 
 def trainings(arms: Arms) -> pd.DataFrame:

@@ -26,17 +26,17 @@ class Contrast(NamedTuple):
     p: float  # two-sided, of a true value of 0
 
 
-class Spread(NamedTuple):
+class Variances(NamedTuple):
     between_runs: float  # variance of accuracy between runs of one arm: S²
     within_image: float  # variance of the answer to one image: F
     freedom: int  # degrees of freedom of both
 
 
-def spread(arms: Arms) -> Spread:
+def variances(arms: Arms) -> Variances:
     """Pooled over the arms as in an analysis of variance; zeros where no arm has two runs."""
     freedom = sum(len(runs) - 1 for runs in arms.values())
     squares = [[len(runs) * np.var(np.mean(runs, 1)), len(runs) * np.var(runs, 0).mean()] for runs in arms.values()]
-    return Spread(*(np.sum([[0, 0], *squares], 0) / max(freedom, 1)), freedom)
+    return Variances(*(np.sum([[0, 0], *squares], 0) / max(freedom, 1)), freedom)
 
 
 def contrast(weights: dict[str, float], arms: Arms) -> Contrast:
@@ -49,7 +49,7 @@ def contrast(weights: dict[str, float], arms: Arms) -> Contrast:
         raise ValueError(f"weights are given for {', '.join(weights)}; the arms are {', '.join(arms)}")
     if len(sizes := {len(run) for runs in arms.values() for run in runs}) > 1:
         raise ValueError(f"the arms have {sorted(sizes)} images; all must be scored on the same ones")
-    between, within, freedom = spread(arms)
+    between, within, freedom = variances(arms)
     per_image = sum(weight * np.mean(arms[name], axis=0) for name, weight in weights.items())  # (N,)
     share = sum(weight**2 / len(arms[name]) for name, weight in weights.items())
     of_seeds = between * share
@@ -77,6 +77,6 @@ def holm(p: np.ndarray) -> np.ndarray:
 def table(contrasts: dict[str, dict[str, float]], arms: Arms) -> pd.DataFrame:
     """A row for each named contrast: value, low, high, p, and `clear`: Holm's p of the table below 0.05. Where no arm has a
     second run, nothing is clear: another seed is not known."""
-    found = [contrast(weights, arms) for weights in contrasts.values()]
-    rows = pd.DataFrame(found, index=list(contrasts), columns=Contrast._fields, dtype=float)
-    return rows.assign(clear=(holm(rows["p"]) < 0.05) & (spread(arms).freedom > 0))
+    values = [contrast(weights, arms) for weights in contrasts.values()]
+    rows = pd.DataFrame(values, index=list(contrasts), columns=Contrast._fields, dtype=float)
+    return rows.assign(clear=(holm(rows["p"]) < 0.05) & (variances(arms).freedom > 0))

@@ -145,11 +145,11 @@ class Study:
     def plan(self, names) -> dict[str, list[Run]]:
         """The runs behind the names of NOTEBOOKS: a variant's own, or each of a group's under a name of its own. Where that is
         a variant's name, as in `more_seeds`, the longer list counts."""
-        found = {}
+        plan = {}
         for name in names:
             part = {name: self.runs(name)} if name in NAMES else getattr(self, name)()
-            found |= {key: max(planned, found.get(key, []), key=len) for key, planned in part.items()}
-        return found
+            plan |= {key: max(planned, plan.get(key, []), key=len) for key, planned in part.items()}
+        return plan
 
     def runs(self, variant: str) -> list[Run]:
         """The runs of a variant, one for each seed."""
@@ -187,33 +187,33 @@ class Study:
     def sweep(self) -> dict[str, list[Run]]:
         """BN, BIN and GN at many batch sizes, with the learning rate scaled linearly with the batch and as it is."""
         sizes, changes = SWEEP[self.profile]
-        common, found = self.no_more_than_there_are(self.common() | changes), {}
+        common, plan = self.no_more_than_there_are(self.common() | changes), {}
         for norm, size in itertools.product(SWEEP_NORMS, sizes):
             for lr in dict.fromkeys((Run.lr * size / common.get("batch_size", Run.batch_size), Run.lr)):
                 kwargs = common | {"norm": norm, "batch_size": size, "lr": lr}
-                found[f"{NAMES[norm]}, batch {size}, lr {lr:g}"] = self.with_seeds(kwargs)
-        return found
+                plan[f"{NAMES[norm]}, batch {size}, lr {lr:g}"] = self.with_seeds(kwargs)
+        return plan
 
     def recipes(self) -> dict[str, list[Run]]:
         """Every norm with three optimizers, and PyTorch's BN without augmentation and with another schedule."""
         every = itertools.product(ALL, OPTIMIZERS)
-        found = {f"{NAMES[norm]}, {name}": {"norm": norm} | self.own(norm) | OPTIMIZERS[name] for norm, name in every}
-        usual = found[f"{NAMES['torch_bn']}, SGD at 0.1"]
-        found["no augmentation"] = usual | {"augment": "none"}
-        found["steps"] = usual | {"schedule": "step"}
+        changed = {f"{NAMES[norm]}, {name}": {"norm": norm} | self.own(norm) | OPTIMIZERS[name] for norm, name in every}
+        usual = changed[f"{NAMES['torch_bn']}, SGD at 0.1"]
+        changed["no augmentation"] = usual | {"augment": "none"}
+        changed["steps"] = usual | {"schedule": "step"}
         common = self.no_more_than_there_are({"augment": "crop+flip"} | self.common() | RECIPES[self.profile])
-        return {name: self.with_seeds(common | changes) for name, changes in found.items()}
+        return {name: self.with_seeds(common | changes) for name, changes in changed.items()}
 
     def more_seeds(self, small: bool = False) -> dict[str, list[Run]]:
         """The variants of MORE_SEEDS with the usual batch, from further starts too where the study has only one; their names
         are those of the variants, whose runs with the study's own seeds are among these."""
-        found = {}
+        plan = {}
         for variant, count in MORE_SEEDS[self.profile].items():
             if variant.endswith("_8") == small:
                 own = self.runs(variant)
                 further = range(1, 1 + count) if len(self.seeds) == 1 else ()
-                found[variant] = own + [replace(own[0], seed=self.seeds[0] + i) for i in further]
-        return found
+                plan[variant] = own + [replace(own[0], seed=self.seeds[0] + i) for i in further]
+        return plan
 
     def more_small(self) -> dict[str, list[Run]]:
         """The same of the variants with small batches."""
@@ -221,18 +221,18 @@ class Study:
 
     def cnn(self) -> dict[str, list[Run]]:
         """factor: level -> the runs of the six-convolution network with that level and the other factors' first ones."""
-        levels = {f"{factor}: {level}": changes for factor, found in CNN_FACTORS.items() for level, changes in found.items()}
-        return {name: self.cnn_runs(changes) for name, changes in levels.items()}
+        every = ((factor, level) for factor, levels in CNN_FACTORS.items() for level in levels)
+        return {f"{factor}: {level}": self.cnn_runs(CNN_FACTORS[factor][level]) for factor, level in every}
 
     def cnn_levels(self) -> dict[str, str]:
         """factor -> its level with the highest mean validation accuracy, of those that converged with every seed. Empty as long
         as a run is missing."""
-        found = {name: [store.find(run, self.outputs) for run in planned] for name, planned in self.cnn().items()}
-        if any(None in results for results in found.values()):
+        results_of = {name: [store.find(run, self.outputs) for run in planned] for name, planned in self.cnn().items()}
+        if any(None in results for results in results_of.values()):
             return {}
 
         def score(name):
-            return -1.0 if any(r.diverged for r in found[name]) else sum(r.score(split="val") for r in found[name])
+            return -1.0 if any(r.diverged for r in results_of[name]) else sum(r.score(split="val") for r in results_of[name])
 
         return {f: max(levels, key=lambda level: score(f"{f}: {level}")) for f, levels in CNN_FACTORS.items()}
 
@@ -262,34 +262,34 @@ class Study:
         if half < 2:
             return {}  # there are no two halves with classes to tell apart
         task = common | {"norm": "bn", "only_classes": f"0-{half - 1}", "classes": half}
-        found = {}
+        plan = {}
         if backbone == "study":
             other = {"only_classes": f"{half}-{classes - 1}", "classes": classes - half, "epochs": first}
-            found["backbone"] = self.with_seeds(task | other)
-            starts = [run.id for run in found["backbone"]]
+            plan["backbone"] = self.with_seeds(task | other)
+            starts = [run.id for run in plan["backbone"]]
         else:
             source = weights.source_run(backbone, self.outputs)
             if source.model != "resnet":
                 raise ValueError(f"backbone is {backbone}, a run of the model {source.model}; it must be one of a resnet")
             task |= {name: getattr(source, name) for name in ("norm", "n", "group_size")} | self.own(source.norm)
             starts = [backbone] * len(self.seeds)
-        return found | self.both_starts(task, starts)
+        return plan | self.both_starts(task, starts)
 
     def both_starts(self, task: dict, starts: list[str]) -> dict[str, list[Run]]:
         """A task from random weights and from `starts`, one a seed, at every learning rate of TRANSFER_LRS."""
-        found = {f"scratch at {lr:g}": self.with_seeds(task | {"lr": lr}) for lr in TRANSFER_LRS}
-        for name, planned in list(found.items()):
+        plan = {f"scratch at {lr:g}": self.with_seeds(task | {"lr": lr}) for lr in TRANSFER_LRS}
+        for name, planned in list(plan.items()):
             tuned = [replace(run, init=start) for run, start in zip(planned, starts, strict=True)]
-            found[name.replace("scratch", "fine-tuned")] = tuned
-        return found
+            plan[name.replace("scratch", "fine-tuned")] = tuned
+        return plan
 
     def with_seeds(self, kwargs: dict) -> list[Run]:
         return [Run(**kwargs | self.changes, seed=seed) for seed in self.seeds]
 
     def fit(self, names, progress: bool = True) -> Results:
         """name -> its finished runs, one for each seed; those that are missing are trained now. With "cnn" comes "combined"."""
-        found = self.fit_all(self.plan(names), progress)
-        return found | (self.fit_all(self.cnn_combined(), progress) if "cnn" in names else {})
+        results = self.fit_all(self.plan(names), progress)
+        return results | (self.fit_all(self.cnn_combined(), progress) if "cnn" in names else {})
 
     def runs_of(self, names) -> list[Run]:
         """Every run behind the names of NOTEBOOKS, each once, as far as they are known and can be trained: none that would
@@ -302,8 +302,8 @@ class Study:
     def fit_all(self, plan: dict[str, list[Run]], progress: bool = True) -> Results:
         """The finished runs of a plan, which names them, as of jobs.fit_all; a name of which no run is left is left out."""
         planned = [run for runs_of_one in plan.values() for run in runs_of_one]
-        found = jobs.fit_all(planned, self.outputs, self.data_dir, self.jobs, self.backend, progress)
-        results = {name: [found[run.id] for run in plan[name] if run.id in found] for name in plan}
+        result_of = jobs.fit_all(planned, self.outputs, self.data_dir, self.jobs, self.backend, progress)
+        results = {name: [result_of[run.id] for run in plan[name] if run.id in result_of] for name in plan}
         return {name: kept for name, kept in results.items() if kept}
 
     def data(self, run: Run | None = None) -> Data:
@@ -315,14 +315,14 @@ def parse_seeds(seeds) -> tuple[int, ...]:
     """0, [0, 1] or "0,1" -> (0, 1): the form that make, papermill and Python each give."""
     try:
         if isinstance(seeds, str):
-            found = tuple(int(seed) for seed in seeds.strip("[]() ").split(","))
+            parsed = tuple(int(seed) for seed in seeds.strip("[]() ").split(","))
         else:
-            found = tuple(seeds) if isinstance(seeds, (list, tuple)) else (seeds,)
-        if not found or len(set(found)) < len(found) or any(type(seed) is not int or not 0 <= seed < 2**63 for seed in found):
+            parsed = tuple(seeds) if isinstance(seeds, (list, tuple)) else (seeds,)
+        if len(set(parsed)) < max(len(parsed), 1) or any(type(seed) is not int or not 0 <= seed < 2**63 for seed in parsed):
             raise ValueError
     except (TypeError, ValueError):
         raise ValueError(f"seeds is {seeds!r}; it must be one or more different integers of at least 0, as in 0,1,2") from None
-    return found
+    return parsed
 
 
 def main(argv=None) -> int:

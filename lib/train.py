@@ -32,9 +32,9 @@ def fit(run: Run, outputs="outputs", data_dir="data", device=None, progress: boo
     data that do not fit the run, before anything is trained; OSError where files cannot be written; what is complete stays.
     """
     outputs, data_dir = files.check_folder("outputs", outputs), files.check_folder("data_dir", data_dir)
-    found = store.find(run, outputs)
-    result = found or complete(run, outputs, data_dir, device, progress, data)
-    store.write_results(outputs, must=not found)
+    finished = store.find(run, outputs)
+    result = finished or complete(run, outputs, data_dir, device, progress, data)
+    store.write_results(outputs, must=not finished)
     return result
 
 
@@ -297,10 +297,10 @@ def finish(run: Run, model, data, folder: Folder, state: dict) -> None:
     splits, arrays = {}, {}
     for name in run.splits:
         split = getattr(data, name)
-        found = evaluate(model, data, split, run.criterion)
+        scored = evaluate(model, data, split, run.criterion)
         labels = split.labels.cpu().numpy()
-        splits[name] = {"loss": found["loss"]} | metrics.scores(labels, found["predictions"], run.classes)
-        arrays |= {f"{name}_labels": labels.astype(np.int16), f"{name}_predictions": found["predictions"].astype(np.int16)}
+        splits[name] = {"loss": scored["loss"]} | metrics.scores(labels, scored["predictions"], run.classes)
+        arrays |= {f"{name}_labels": labels.astype(np.int16), f"{name}_predictions": scored["predictions"].astype(np.int16)}
     folder.write_history(state)  # once more: the last stop may have come between it and its checkpoint
     folder.save_model(state["best"])
     compressed = io.BytesIO()

@@ -329,7 +329,7 @@ def restless(histories: dict[str, list[pd.DataFrame]], jitter: pd.DataFrame, exa
     return fig
 
 
-def fit(trainings: pd.DataFrame) -> Figure:
+def fit_and_loss(trainings: pd.DataFrame) -> Figure:
     """Every training a dot: test by training accuracy, and validation loss by validation accuracy."""
     fig, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.05))
     scatter(left, trainings, "train", "test", names_left={"ln"})

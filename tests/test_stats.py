@@ -62,13 +62,13 @@ def test_a_clear_difference_where_there_is_none_is_rare():
 def test_spread_is_that_of_an_analysis_of_variance():
     rng = np.random.default_rng(5)
     arms = {"a": rng.random((3, 40)) < 0.7, "b": rng.random((2, 40)) < 0.5, "alone": rng.random((1, 40)) < 0.1}
-    found = stats.spread(arms)
+    found = stats.variances(arms)
     assert found.freedom == 3
     squares = [((runs - runs.mean(0)) ** 2).sum(0) for runs in (arms["a"].astype(float), arms["b"].astype(float))]
     assert found.within_image == pytest.approx(np.mean(squares[0] + squares[1]) / 3)
     means = [runs.mean(1) for runs in (arms["a"], arms["b"])]
     assert found.between_runs == pytest.approx(sum(((m - m.mean()) ** 2).sum() for m in means) / 3)
-    assert stats.spread({"alone": arms["alone"]}) == stats.spread({}) == (0, 0, 0)
+    assert stats.variances({"alone": arms["alone"]}) == stats.variances({}) == (0, 0, 0)
 
 
 def test_no_chance_is_counted_twice():

@@ -372,8 +372,8 @@ class Normalize(torch.autograd.Function):
             masked = new_map(x)
             arrays = pixels(g), pixels(y), pixels(masked)
         backward(*arrays, array, *ctx.table, pixels(dx), slopes)
-        found = (dx, masked, None, *torch.from_numpy(slopes), None, None)
-        return tuple(d if wanted else None for d, wanted in zip(found, ctx.needs_input_grad, strict=True))
+        gradients = (dx, masked, None, *torch.from_numpy(slopes), None, None)
+        return tuple(d if wanted else None for d, wanted in zip(gradients, ctx.needs_input_grad, strict=True))
 
 
 def sets(norm: Norm2d) -> tuple[int, bool]:

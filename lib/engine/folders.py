@@ -21,9 +21,9 @@ def class_names(path: Path) -> list[str]:
     names = {part: sorted(p.name for p in (path / part).iterdir() if p.is_dir()) for part in parts(path)}
     if len(names["train"]) < 2:
         raise ValueError(f"{path / 'train'} has {len(names['train'])} class folders; at least 2 are needed")
-    for part, found in names.items():
-        if found != names["train"]:
-            odd = sorted(set(found) ^ set(names["train"]))
+    for part, own in names.items():
+        if own != names["train"]:
+            odd = sorted(set(own) ^ set(names["train"]))
             raise ValueError(f"{path / part} and {path / 'train'} differ in the class folders {', '.join(odd)}")
     return names["train"]
 
@@ -78,11 +78,11 @@ def read_image(file: Path) -> Tensor:
 def read(path: Path) -> dict[str, tuple[Tensor, Tensor]]:
     """Part -> images uint8 (N, 3, H, W) and labels int64 (N,). ValueError for what cannot be read or differs in size."""
     classes = class_names(path)
-    found = {part: read_folder(path / part, classes) for part in parts(path)}
-    sizes = {tuple(images.shape[2:]) for images, _ in found.values()}
+    tensors = {part: read_folder(path / part, classes) for part in parts(path)}
+    sizes = {tuple(images.shape[2:]) for images, _ in tensors.values()}
     if len(sizes) > 1:
         raise ValueError(f"the images of {path} have several sizes ({sorted(sizes)}); all must have the same")
-    return found
+    return tensors
 
 
 def fingerprint(path: Path) -> str:

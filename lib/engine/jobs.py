@@ -37,26 +37,26 @@ def fit_all(runs: list[Run], outputs, data_dir, jobs: int | str = "auto", backen
     """
     number_of_jobs(jobs, backend)
     wanted = {run.id: run for run in runs}
-    found = {key: result for key, run in wanted.items() if (result := store.find(run, outputs))}
-    missing, loaded = [run for key, run in wanted.items() if key not in found], {}
+    finished = {key: result for key, run in wanted.items() if (result := store.find(run, outputs))}
+    missing, loaded = [run for key, run in wanted.items() if key not in finished], {}
     for run in missing:
         if run.data_key in loaded:
             check_data(run, loaded[run.data_key])
         else:
             loaded[run.data_key] = load_data(run, data_dir)
-    later = [run for run in missing if run.init in wanted and run.init not in found]
+    later = [run for run in missing if run.init in wanted and run.init not in finished]
     try:
         for part in ([run for run in missing if run not in later], later):
-            part = [run for run in part if run.init not in found or not found[run.init].diverged]
+            part = [run for run in part if run.init not in finished or not finished[run.init].diverged]
             starts = {run.init: weights.initial_weights(run, outputs) for run in part}
             if part and (backend != "local" or min(len(part), number_of_jobs(jobs, backend)) > 1):
                 train_all(part, starts, outputs, data_dir, jobs, backend, progress)
             for run in part:
                 given = loaded[run.data_key], starts[run.init]
-                found[run.id] = store.find(run, outputs) or complete(run, outputs, data_dir, None, progress, *given)
+                finished[run.id] = store.find(run, outputs) or complete(run, outputs, data_dir, None, progress, *given)
     finally:
         store.write_results(outputs, must=bool(missing))
-    return found
+    return finished
 
 
 def train_all(missing: list[Run], starts: dict, outputs, data_dir, jobs, backend: str, progress: bool) -> None:

@@ -19,13 +19,13 @@ from lib.engine.compiled import bf16_is_emulated
 def check_device(device) -> torch.device:
     """None is the GPU if there is one, else the CPU. ValueError for a device that is not here."""
     try:
-        found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     except (RuntimeError, TypeError):
-        found = None
+        chosen = None
     here = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-    if found is None or found.type not in ("cpu", "cuda") or (found.type == "cuda" and f"cuda:{found.index or 0}" not in here):
+    if chosen is None or (chosen.type != "cpu" and f"{chosen.type}:{chosen.index or 0}" not in here):
         raise ValueError(f"device is {device!r}; here are {', '.join(here)}")
-    return found
+    return chosen
 
 
 @contextlib.contextmanager

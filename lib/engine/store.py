@@ -69,7 +69,7 @@ class Folder:
         """What is wrong with a finished run: names of files and what is wrong with them. Empty if nothing is."""
         files = [self.path / name for name in (SUMS, *FINISHED)]
         stats = [file.stat() if file.is_file() else None for file in files]
-        times = tuple(found and (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino) for found in stats)
+        times = tuple(stat and (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino) for stat in stats)
         return damage(self.path, self.run, times)
 
     def set_damage_aside(self, say=print) -> None:
@@ -80,8 +80,8 @@ class Folder:
         elif any((self.path / name).is_file() for name in CHECKPOINTS):
             wrong = {}  # what was being written when it was stopped is written anew
         else:
-            found = [name for name in FINISHED[2:] if (self.path / name).is_file()]
-            wrong = dict.fromkeys(found, f"is of an older format, or its {SUMS} was lost")
+            unsealed = [name for name in FINISHED[2:] if (self.path / name).is_file()]
+            wrong = dict.fromkeys(unsealed, f"is of an older format, or its {SUMS} was lost")
         for name, why in wrong.items():
             aside = f"moved aside as {self.move_aside(name)} and " if (self.path / name).exists() else ""
             say(f"{self.path / name} {why}; it is {aside}made again")
@@ -316,19 +316,19 @@ def find(run: Run, outputs="outputs") -> Result | None:
 def stored(outputs="outputs", say=print) -> list[Result]:
     """Every finished run of the store, in the order of their ids. Runs of other versions of the code are left out; damaged
     ones are too, and said."""
-    found = []
+    finished = []
     for path in sorted(file.parent for file in (Path(outputs) / "runs").glob(f"*/{SUMS}")):
         run, config = read_run(path), path / "config.json"
         if run and run.id == path.name:
             try:
-                found.append(Result(run, outputs))
+                finished.append(Result(run, outputs))
             except FileNotFoundError:  # just now, by another process that makes it again
                 pass
             except DamagedRun as error:
                 say(f"left out of the results: {error}")
         elif not config.is_file() or sha256(config.read_bytes()) != read_sums(path).get(config.name):
             say(f"left out of the results: {config} is not what was written")
-    return found
+    return finished
 
 
 def read_run(path: Path) -> Run | None:
@@ -345,12 +345,12 @@ PROBES = "probes.txt"  # ids of probes from before Run had the field `probe`, wh
 SCORES = ["loss", "accuracy", "micro_f1", "macro_f1"]
 
 
-def results(found: list[Result], outputs="outputs") -> pd.DataFrame:
+def results(finished: list[Result], outputs="outputs") -> pd.DataFrame:
     """One row per run and split: its scores (accuracy and F1 as fractions; none of a diverged run), and every field of the Run.
     What was only tried for a choice has no row for the test images; PROBES in `outputs` names the older of those."""
     rows, probes = [], Path(outputs) / PROBES
     tried = probes.read_text().split() if probes.is_file() else []
-    for result in found:
+    for result in finished:
         run, about = result.run, {"best_epoch": result.best_epoch, "status": result.metrics["status"]}
         about |= {"device": result.env["device"], "code": run.code} | asdict(run) | {"dataset": run.data_name}
         for split in run.splits:
