@@ -1,0 +1,112 @@
+"""Stored models scored anew: on shifted test images, and by how sure they are. What was found is kept beside the run.
+
+outputs/runs/<run id>/
+    shifted.csv          a row for each shift and strength: see `shifted`
+    probabilities.npz    of the classes, for validation and test images: see `probabilities`
+"""
+
+import io
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from lib import metrics
+from lib.data import Data, Split
+from lib.engine.files import write_file
+from lib.engine.machine import full_float32
+from lib.engine.store import Result
+from lib.shifts import blurred, brighter, compressed, noisy, with_contrast, with_saturation
+
+#: name -> what changes the images, and five strengths of it, from the weakest
+SHIFTS = {
+    "contrast": (with_contrast, (0.75, 0.5, 0.35, 0.25, 0.15)),
+    "brightness": (brighter, (25, 50, 75, 100, 125)),
+    "blur": (blurred, (0.4, 0.6, 0.8, 1.0, 1.5)),
+    "noise": (noisy, (5, 10, 15, 20, 30)),
+    "saturation": (with_saturation, (0.8, 0.6, 0.4, 0.2, 0.0)),
+    "JPEG": (compressed, (80, 60, 40, 20, 10)),
+}
+BATCHES = (1, 8, 64, 512)  # images whose own statistics batch norm takes
+BINS = 15  # of confidence, equally wide: Guo et al. 2017
+
+
+@torch.no_grad()
+def outputs_of(model: nn.Module, data: Data, split: Split, batch: int | None = None) -> tuple[Tensor, Tensor]:
+    """Penultimate features (N, channels) and logits (N, r) in float32, by the running statistics, or by those of every `batch`
+    images, which then change the model's running statistics."""
+    model.eval()
+    for module in model.modules() if batch else ():
+        module.train(hasattr(module, "running_mean"))
+    with full_float32():
+        parts = (data.normalize(images) for images in split.images.split(batch or 64))
+        features = torch.cat([model.features(x.contiguous(memory_format=torch.channels_last)) for x in parts])
+        return features, model.linear(features)
+
+
+def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
+    """Expected calibration error, a fraction: by how much the share of right answers and the mean confidence of a bin differ,
+    the mean over the images. `confidence`: of the answer, (N,); `right`: bool (N,)."""
+    gap, place = np.asarray(right, float) - confidence, np.ceil(np.asarray(confidence) * BINS)
+    return float(pd.Series(gap).groupby(place).sum().abs().sum() / len(gap))
+
+
+def scores(logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """accuracy, confidence (mean, a fraction), calibration_error and log_loss (nats) of logits (N, r)."""
+    log_p = logits.double().log_softmax(1)
+    confidence, answer = log_p.exp().max(1)
+    right = (answer == labels).numpy()
+    return {
+        "accuracy": right.mean(),
+        "confidence": confidence.mean().item(),
+        "calibration_error": calibration_error(confidence.numpy(), right),
+        "log_loss": nn.functional.nll_loss(log_p, labels).item(),
+    }
+
+
+def shifted(result: Result, data: Data) -> pd.DataFrame:
+    """Scores and feature percentiles of a run's best weights on the test images of the `data` under every shift and strength,
+    and as they are (shift "none"). Of batch norm a row for each of BATCHES too, as they are and with the last but one strength;
+    `batch` is 0 where the running statistics are used. Read from shifted.csv where that is of these weights."""
+    file, of = result.path / "shifted.csv", weights_sum(result)
+    if file.is_file() and (known := pd.read_csv(file))["weights"].eq(of).all():
+        return known.drop(columns="weights")
+    rows = []
+    has_batch_norm = any(hasattr(module, "running_mean") for module in result.model().modules())
+    steps = [("none", 0, lambda images, _: images)]
+    steps += [(name, strength, change) for name, (change, strengths) in SHIFTS.items() for strength in strengths]
+    for name, strength, change in steps:
+        split = Split(change(data.test.images, strength), data.test.labels)
+        by_batch = has_batch_norm and (name == "none" or strength == SHIFTS[name][1][-2])
+        for batch in (0, *(BATCHES if by_batch else ())):
+            features, logits = outputs_of(result.model(), data, split, batch or None)
+            row = {"shift": name, "strength": strength, "batch": batch} | scores(logits, split.labels)
+            rows.append(row | metrics.quantiles(features.numpy()))
+    write_file(file, pd.DataFrame(rows).assign(weights=of).to_csv(index=False).encode())
+    return pd.DataFrame(rows)
+
+
+def probabilities(result: Result, data: Data) -> dict[str, np.ndarray]:
+    """float16 (N, r) of `val` and `test`, and of both `_mirrored`: the softmax of the mean of the logits of an image and its
+    mirror image. Read from probabilities.npz where that is of these weights."""
+    file, of = result.path / "probabilities.npz", weights_sum(result)
+    if file.is_file():
+        with np.load(file, allow_pickle=False) as arrays:
+            if str(arrays["weights"]) == of:
+                return {name: arrays[name] for name in arrays.files if name != "weights"}
+    model, arrays = result.model(), {}
+    for name, split in (("val", data.val), ("test", data.test)):
+        _, logits = outputs_of(model, data, split)
+        _, mirrored = outputs_of(model, data, Split(split.images.flip(3), split.labels))
+        for key, values in ((name, logits), (f"{name}_mirrored", (logits + mirrored) / 2)):
+            arrays[key] = values.softmax(1).numpy().astype(np.float16)
+    np.savez_compressed(content := io.BytesIO(), weights=of, **arrays)
+    write_file(file, content.getvalue())
+    return arrays
+
+
+def weights_sum(result: Result) -> str:
+    """The SHA-256 of the run's weights, as its SHA256SUMS says it."""
+    lines = (result.path / "SHA256SUMS").read_text().splitlines()
+    return next(line.split()[0] for line in lines if line.endswith("best.safetensors"))
