@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lib import metrics
 from lib.data import Data, Split
 from lib.engine.files import write_file
-from lib.engine.machine import full_float32
+from lib.engine.machine import full_float32, one_cpu_thread
 from lib.engine.store import Result
 from lib.shifts import blurred, brighter, compressed, noisy, with_contrast, with_saturation
 
@@ -39,7 +39,7 @@ def outputs_of(model: nn.Module, data: Data, split: Split, batch: int | None = N
     model.eval()
     for module in model.modules() if batch else ():
         module.train(hasattr(module, "running_mean"))
-    with full_float32():
+    with full_float32(), one_cpu_thread():
         parts = (data.normalize(images) for images in split.images.split(batch or 64))
         features = torch.cat([model.features(x.contiguous(memory_format=torch.channels_last)) for x in parts])
         return features, model.linear(features)

@@ -485,3 +485,75 @@ def ablation(rows: pd.DataFrame, base: str) -> Figure:
     ax.set_yticks(list(places.values()), list(places))
     ax.set_xlabel("accuracy (%)")
     return fig
+
+
+def shift_pictures(image: np.ndarray, changed: dict[str, dict[float, np.ndarray]]) -> Figure:
+    """An image uint8 (H, W, 3) as it is and, for each named shift, at each of five strengths; two shifts a row."""
+    pictures, titles = [], []
+    for name, strengths in changed.items():
+        pictures += [image, *strengths.values()]
+        titles += [name, *(f"{strength:g}" for strength in strengths)]
+    return image_grid(pictures, titles, columns=12)
+
+
+def by_strength(rows: pd.DataFrame, strengths: dict[str, tuple]) -> Figure:
+    """Test accuracy (%) by the strength of each shift: the mean of each variant's trainings, and pale every training. Columns:
+    variant, run, shift, strength, accuracy (a fraction); shift "none" is the start of every panel."""
+    fig, axes = plt.subplots(2, 3, figsize=(WIDTH, 3.7), sharey=True)
+    start = rows[rows["shift"] == "none"]
+    for ax, (shift, levels) in zip(axes.flat, strengths.items(), strict=True):
+        own = pd.concat([start, rows[rows["shift"] == shift]])
+        place = own["strength"].map({level: i for i, level in enumerate(levels, 1)}).where(own["shift"] != "none", 0)
+        own = (100 * own.assign(place=place / 100)[["accuracy", "place"]]).join(own[["variant", "run"]])
+        for variant, part in own.groupby("variant", sort=False):
+            color, style = style_of(variant)
+            for _, line in part.groupby("run"):
+                ax.plot(line["place"], line["accuracy"], color=color, linewidth=0.5, alpha=0.35)
+            ax.plot(part.groupby("place")["accuracy"].mean(), color=color, linestyle=style, label=NAMES[variant])
+        ax.set_xticks(range(len(levels) + 1), ["as is", *(f"{level:g}" for level in levels)])
+        ax.set(title=shift, xlim=(0, len(levels)), ylim=(0, 100))
+    for ax in axes[:, 0]:
+        ax.set_ylabel("test accuracy (%)")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside upper right", ncols=len(labels))
+    return fig
+
+
+def by_statistics(rows: pd.DataFrame, others: pd.DataFrame, titles: dict[str, str]) -> Figure:
+    """Test accuracy (%) of batch norm's networks under the shifts of `titles`, by whose statistics they use: those of a batch
+    of shifted images, by its size, and the running ones at the right; pale every training. `others`: variant × shift, dotted
+    lines. Columns: variant, run, shift, batch (0: the running ones), accuracy (fractions)."""
+    fig, axes = plt.subplots(1, len(titles), figsize=(WIDTH, 2.2), sharey=True)
+    sizes = sorted(rows.loc[rows["batch"] > 0, "batch"].unique())
+    places = {size: i for i, size in enumerate([*sizes, 0])}
+    for ax, (shift, title) in zip(axes, titles.items(), strict=True):
+        own, ends = rows[rows["shift"] == shift], {}
+        own = own.assign(place=own["batch"].map(places), accuracy=100 * own["accuracy"])
+        for variant, part in own.groupby("variant", sort=False):
+            color, style = style_of(variant)
+            for _, line in part.sort_values("place").groupby("run"):
+                ax.plot(line["place"], line["accuracy"], "o-", color=color, linewidth=0.5, markersize=2, alpha=0.35)
+            mean = part.groupby("place")["accuracy"].mean()
+            ax.plot(mean, color=color, linestyle=style)
+            ends[variant] = mean.iloc[-1]
+        for variant, value in (100 * others[shift]).items():
+            ax.axhline(value, color=style_of(variant)[0], linewidth=0.9, linestyle=":")
+            ends[variant] = value
+        ax.set_xticks(list(places.values()), [*map(str, sizes), "running"])
+        ax.set(title=title, xlabel="images whose statistics BN and BIN take", xlim=(0, len(sizes)), ylim=(0, 100))
+        ax.tick_params(axis="x", labelsize=7)
+        label_ends(ax, ends)
+    axes[0].set_ylabel("test accuracy (%)")
+    return fig
+
+
+def widths(rows: pd.DataFrame, levels: list[float]) -> Figure:
+    """By what factor the features' spread changes with the contrast of the images: contrast × variant, from 1."""
+    fig, ax = plt.subplots(figsize=(0.55 * WIDTH, 2.1))
+    for variant, values in rows.items():
+        color, style = style_of(variant)
+        ax.plot(range(len(levels)), values.reindex(levels), color=color, linestyle=style)
+    ax.set_xticks(range(len(levels)), [f"{level:g}" for level in levels])
+    ax.set(title="spread of the features, relative", xlabel="contrast", xlim=(0, len(levels) - 1), ylim=(0, None))
+    label_ends(ax, rows.reindex(levels).iloc[-1].to_dict())
+    return fig
