@@ -11,7 +11,9 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from unittest import mock
 
+import nbformat
 import numpy as np
 import torch
 from PIL import Image
@@ -81,6 +83,23 @@ def papermill_notebook(given: tuple[str, dict], folder: Path) -> str:
     return ""
 
 
+def notebook_cells(given: tuple[str, dict], folder: Path) -> str:
+    """The same without a kernel, which takes seconds to start: the cells one after the other, until one raises."""
+    name, parameters = given
+    cells = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4).cells
+    first, *others = [cell.source for cell in cells if cell.cell_type == "code"]
+    names = {}
+    exec(first, names)
+    names |= {"outputs": str(folder / "outputs")} | parameters
+
+    def run():
+        for code in others:
+            exec(code, names)
+
+    with mock.patch("lib.plots.setup"):  # which is for all figures of a process
+        return raised(run)
+
+
 def make(given: list[str], folder: Path) -> str:
     env = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
     subprocess.run(["make", ".venv/installed"], cwd=ROOT, env=env, capture_output=True, check=True)  # pip may have its say here
@@ -119,6 +138,7 @@ DOORS = {
     "python -m lib.engine.verify": lambda given, folder: said(verify.main, given, folder),
     "python -m report.build": lambda given, folder: said(build.main, given, folder),
     "papermill": papermill_notebook,
+    "notebook": notebook_cells,
     "make": make,
     "image folder": image_folder,
     "CIFAR-10 folder": cifar_folder,
@@ -304,15 +324,15 @@ CASES = [
     ("python -m lib.train", ["--outputs", ""], "error: outputs is ''" + FOLDER),
     ("python -m report.build", ["--dataset", "folder:/nowhere"], "error: there is no folder /nowhere/train"),
     ("python -m report.build", ["--dataset", "mnist"], "error: unknown data set 'mnist'" + SETS),
-    ("papermill", ("01_resnet_bn", {"profile": "fast"}), PROFILES),
-    ("papermill", ("02_norm_sanity", {"seeds": "one"}), "seeds is 'one'" + SEEDS),
-    ("papermill", ("03_six_variants", {"dataset": "mnist"}), "unknown data set 'mnist'" + SETS),
+    ("notebook", ("01_resnet_bn", {"profile": "fast"}), PROFILES),
+    ("notebook", ("02_norm_sanity", {"seeds": "one"}), "seeds is 'one'" + SEEDS),
+    ("notebook", ("03_six_variants", {"dataset": "mnist"}), "unknown data set 'mnist'" + SETS),
     ("papermill", ("04_batch_size", {"outputs": ""}), "outputs is ''" + FOLDER),
     ("papermill", ("05_feature_quantiles", {"dataset": "digits", "epoch": 3, "sede": 1}), "unknown parameter epoch, sede; allowed are profile, dataset, data_dir, seeds, outputs"),
-    ("papermill", ("05_feature_quantiles", {"data_dir": 3}), "data_dir is 3" + FOLDER),
-    ("papermill", ("09_transfer", {"backbone": "resnet18"}), "init or backbone is 'resnet18', which is no finished run in"),
-    ("papermill", ("09_transfer", {"positive": "bird"}), "unknown positive 'bird'; allowed are 0, 1, 2"),
-    ("papermill", ("09_transfer", {"backbone": "resnet50", "weights": "/nowhere.pth"}), "weights is /nowhere.pth, which is no file"),
+    ("notebook", ("05_feature_quantiles", {"data_dir": 3}), "data_dir is 3" + FOLDER),
+    ("notebook", ("09_transfer", {"backbone": "resnet18"}), "init or backbone is 'resnet18', which is no finished run in"),
+    ("notebook", ("09_transfer", {"positive": "bird"}), "unknown positive 'bird'; allowed are 0, 1, 2"),
+    ("notebook", ("09_transfer", {"backbone": "resnet50", "weights": "/nowhere.pth"}), "weights is /nowhere.pth, which is no file"),
     ("python -m lib.engine.verify", ["--outputs", "/nowhere"], "error: outputs is /nowhere, which has no finished run"),
     ("make", ["PROFILE=fast"], "error: " + PROFILES),
     ("make", ["SEEDS=0,0"], "error: seeds is '0,0'" + SEEDS),

@@ -15,6 +15,17 @@ def pytest_configure():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+#: Fixtures that take long to make: of two processes (`-n 2 --dist loadgroup`), all tests that use one run in the same.
+SHARED = {"smoke", "sample", "one_after_the_other", "outputs"}
+
+
+@pytest.hookimpl(tryfirst=True)  # xdist then reads the groups
+def pytest_collection_modifyitems(items):
+    for item in items:
+        for name in SHARED.intersection(item.fixturenames):
+            item.add_marker(pytest.mark.xdist_group(name))
+
+
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)

@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,7 @@ import pytest
 from damage import TINY, everything
 from test_jobs import alive, children, long_study, wait_until
 
-from lib import facts, train
+from lib import train
 from lib.data import ROOT
 from lib.engine import store
 from lib.engine.store import Folder, Result
@@ -162,30 +161,36 @@ import resource, sys
 from damage import TINY
 from lib.engine.commands import command
 from lib import train
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
 def work():
-    train.fit(TINY, sys.argv[1], progress=False)
+    train.fit(TINY, f"{sys.argv[1]}/{limit}", progress=False)
     return 0
-sys.exit(command(work))
+for limit in map(int, sys.argv[2:]):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    print(command(work))
 """
 
 
-@pytest.mark.parametrize("limit", [100, 2000, 400_000])
-def test_a_system_that_refuses_to_write_more(tmp_path, sample, limit):
+def test_a_system_that_refuses_to_write_more(tmp_path, sample):
     """The operating system's own refusal, at the config, the first checkpoint, or (with room for small files) the model."""
-    command = [sys.executable, "-c", LIMITED, str(tmp_path), str(limit)]
+    limits = ("100", "2000", "400000")
+    command = [sys.executable, "-c", LIMITED, str(tmp_path), *limits]
     env = os.environ | {"PYTHONPATH": os.pathsep.join((str(ROOT), str(Path(__file__).parent)))}
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=env, check=False)
-    assert done.returncode == 2
-    assert "cannot be written (File too large); everything that was complete is kept" in done.stderr
-    assert done.stderr.count("\n") == 1
-    assert everything(train.fit(TINY, tmp_path, progress=False)) == sample.whole
+    assert done.stdout.split() == ["2", "2", "2"], done.stderr
+    said = done.stderr.splitlines()
+    assert len(said) == 3
+    for limit, line in zip(limits, said, strict=True):
+        assert "cannot be written (File too large); everything that was complete is kept" in line
+        assert everything(train.fit(TINY, tmp_path / limit, progress=False)) == sample.whole
 
 
 @contextmanager
-def unprivileged():
-    """As a user who may not do everything, where the tests run as one who may."""
+def unprivileged(folder):
+    """As a user who may not do everything but can reach `folder`, where the tests run as one who may."""
     if os.geteuid() == 0:
+        for above in folder.parents:
+            if not above.stat().st_mode & 0o001:
+                above.chmod(0o755)
         os.seteuid(65534)
         try:
             yield
@@ -196,18 +201,17 @@ def unprivileged():
 
 
 def test_a_read_only_folder_is_said(tmp_path):
-    for parent in tmp_path.parents[:2]:
-        parent.chmod(0o755)
     tmp_path.chmod(0o555)
-    with unprivileged(), pytest.raises(OSError, match=r"cannot be written \(Permission denied\); give an outputs folder"):
+    with (
+        unprivileged(tmp_path),
+        pytest.raises(OSError, match=r"cannot be written \(Permission denied\); give an outputs folder"),
+    ):
         train.fit(TINY, tmp_path / "outputs", progress=False)
     tmp_path.chmod(0o755)
 
 
 def test_finished_runs_are_read_from_a_read_only_folder(sample):
-    for folder in (sample.folder, *sample.folder.parents[:2]):
-        folder.chmod(0o755)
-    with unprivileged():
+    with unprivileged(sample.folder / "finished"):
         assert everything(train.fit(TINY, sample.folder / "finished")) == sample.whole
 
 
@@ -220,32 +224,30 @@ from lib.study import Study
 made = []
 real = train.train
 train.train = lambda run, *rest: (made.append(run.norm), real(run, *rest))
-Study("smoke", "digits", outputs=sys.argv[1], jobs=1).fit(["bn", "gn", "in", "ln"], progress=False)
+Study("smoke", "digits", outputs=sys.argv[1], jobs=1).fit(["bn", "gn"], progress=False)
 print(*made)
 """
 
 
-def test_eight_processes_on_four_runs_train_each_once(tmp_path):
+def test_four_processes_on_two_runs_train_each_once(tmp_path):
     command = [sys.executable, "-c", AT_ONCE, str(tmp_path)]
-    many = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(8)]
+    many = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)]
     ended = [process.communicate(timeout=600) for process in many]
     assert all(process.returncode == 0 for process in many), ended
     lines = [line for out, _ in ended for line in out.splitlines()]
     trained = sorted(norm for line in lines if "waiting" not in line for norm in line.split())
-    assert trained == ["bn", "gn", "in", "ln"]
+    assert trained == ["bn", "gn"]
     assert any("is being trained by another process; waiting for it" in line for line in lines)
-    assert len(store.stored(tmp_path)) == 4
-    assert len((tmp_path / "results.csv").read_text().splitlines()) == 1 + 3 * 4
+    assert len(store.stored(tmp_path)) == 2
+    assert len((tmp_path / "results.csv").read_text().splitlines()) == 1 + 3 * 2
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
-@pytest.mark.parametrize("seconds", [0, 1])
-def test_a_worker_whose_parent_died_before_it_began_ends_too(tmp_path, seconds):
+def test_a_worker_whose_parent_died_before_it_began_ends_too(tmp_path):
     process = long_study(tmp_path)
     try:
         assert wait_until(lambda: len(children(process.pid)) == 2)
         workers = children(process.pid)
-        time.sleep(seconds)
     finally:
         process.kill()
         process.wait()
@@ -253,8 +255,7 @@ def test_a_worker_whose_parent_died_before_it_began_ends_too(tmp_path, seconds):
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
-@pytest.mark.parametrize("how", ["interrupt", "shutdown"])
-def test_a_stopped_kernel_leaves_a_resumable_state_and_no_process(tmp_path, how):
+def test_a_stopped_kernel_leaves_a_resumable_state_and_no_process(tmp_path):
     """Jupyter's stop button, and its kernel shut down, while two runs are trained side by side."""
     from jupyter_client.manager import KernelManager
 
@@ -264,25 +265,30 @@ def test_a_stopped_kernel_leaves_a_resumable_state_and_no_process(tmp_path, how)
         client = manager.client()
         client.start_channels()
         client.wait_for_ready(timeout=120)
-        client.execute(
-            f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom lib.study import Study\n"
-            f"Study('smoke', outputs={str(tmp_path)!r}, jobs=2, changes={{'epochs': 5000}}).fit(['bn', 'gn'], progress=False)"
-        )
-        kernel = manager.provisioner.pid
-        assert wait_until(lambda: len(list(tmp_path.glob("runs/*/checkpoint.pt"))) == 2)
-        workers = children(kernel)
-        assert len(workers) == 2
-        if how == "interrupt":
-            manager.interrupt_kernel()
-        else:
-            manager.shutdown_kernel(now=True)
-        assert wait_until(lambda: not any(alive(pid) for pid in workers), 60)
-        assert how != "interrupt" or manager.is_alive()
+        client.execute(f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom lib.study import Study")
+
+        def training(outputs):
+            study = f"Study('smoke', outputs={str(outputs)!r}, jobs=2, changes={{'epochs': 5000}})"
+            client.execute(f"{study}.fit(['bn', 'gn'], progress=False)", stop_on_error=False)  # the next waits already
+            assert wait_until(lambda: len(list(outputs.glob("runs/*/checkpoint.pt"))) == 2)
+            workers = children(manager.provisioner.pid)
+            assert len(workers) == 2
+            return workers
+
+        def gone(workers):
+            return wait_until(lambda: not any(alive(pid) for pid in workers), 60)
+
+        workers = training(tmp_path / "a")
+        manager.interrupt_kernel()
+        assert gone(workers) and manager.is_alive()
+        workers = training(tmp_path / "b")
+        manager.shutdown_kernel(now=True)
+        assert gone(workers)
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
-    for run in Study("smoke", outputs=tmp_path, changes={"epochs": 5000}).runs("bn"):
-        folder = Folder(run, tmp_path)
+    (run,) = Study("smoke", changes={"epochs": 5000}).runs("bn")
+    for folder in (Folder(run, tmp_path / "a"), Folder(run, tmp_path / "b")):
         assert folder.load_checkpoint()["epoch"] == len(folder.load_checkpoint()["history"]) >= 1
         with folder.lock(lambda sentence: pytest.fail(sentence)):
             pass
@@ -299,21 +305,11 @@ def diverge(study, variant, seed):
     folder.seal()
 
 
-def test_a_variant_that_diverged_with_one_seed_has_no_number(tmp_path):
-    study = Study("smoke", outputs=tmp_path, seeds=(0, 1))
-    study.fit(["bn", "gn"], progress=False)
-    diverge(study, "gn", 1)
-    found = study.fit(["bn", "gn"], progress=False)
-    scores = facts.scores(found)
-    assert scores.loc["gn", ["train", "val", "test", "val_loss"]].isna().all() and scores.loc["bn"].notna().all()
-    assert facts.trainings(found).loc["gn", "test"].notna().tolist() == [True, False]
-
-
 def test_the_results_table_has_no_score_of_a_diverged_run(tmp_path):
-    study = Study("smoke", outputs=tmp_path)
+    study = Study("smoke", outputs=tmp_path, jobs=1)
     study.fit(["bn", "gn"], progress=False)
     diverge(study, "gn", 0)
-    study.fit(["bn"], progress=False)
+    assert study.fit(["bn", "gn"], progress=False)["gn"][0].diverged
     table = pd.read_csv(tmp_path / "results.csv").set_index("norm")
     assert set(table.loc["gn", "status"]) == {"diverged"} and table.loc["gn", "accuracy"].isna().all()
     assert set(table.loc["bn", "status"]) == {"done"} and table.loc["bn", "accuracy"].notna().all()

@@ -392,7 +392,7 @@ def test_recipes_are_compared_with_the_one_in_use_and_borders_with_the_black_one
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
-    study = Study("smoke", outputs=tmp_path_factory.mktemp("facts"), seeds=(0, 1))
+    study = Study("smoke", outputs=tmp_path_factory.mktemp("facts"), seeds=(0, 1), jobs=1)
     return study, study.fit(["bin", "in"], progress=False)
 
 

@@ -206,7 +206,7 @@ def test_resnet50_trains_from_imagenets_weights(imagenet, tmp_path):
 
 
 def test_a_backbone_that_diverged_is_said_and_what_would_start_from_it_is_left_out(tmp_path):
-    study = Study("smoke", "digits", outputs=tmp_path, changes={"norm": "nn", "lr": 1e12, "clip_norm": None})
+    study = Study("smoke", "digits", outputs=tmp_path, changes={"norm": "nn", "lr": 1e12, "clip_norm": None}, jobs=1)
     found = study.fit_all(study.transfer(), progress=False)
     assert list(found) == ["backbone", "scratch at 0.1", "scratch at 0.01"] and found["backbone"][0].diverged
     assert study.fit_all(study.transfer(), progress=False).keys() == found.keys()  # and again, with all that there is finished
@@ -217,7 +217,7 @@ def test_a_backbone_that_diverged_is_said_and_what_would_start_from_it_is_left_o
 
 
 def test_one_seed_whose_backbone_diverged_leaves_the_others(tmp_path):
-    study = Study("smoke", "digits", seeds=(0, 1), outputs=tmp_path)
+    study = Study("smoke", "digits", seeds=(0, 1), outputs=tmp_path, jobs=1)
     first = study.transfer()["backbone"][0]
     study.fit_all({"": [first]}, progress=False)
     path = Folder(first, tmp_path).path / "metrics.json"
