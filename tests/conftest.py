@@ -2,6 +2,8 @@ import os
 import signal
 
 os.environ.setdefault("MPLBACKEND", "agg")
+# For this process and all that it starts: threads that wait for each other on a busy core take up to 70 times as long as one.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
@@ -13,17 +15,6 @@ from report import build
 def pytest_configure():
     # A shell has what it starts in the background ignore Ctrl-C, and so would each command that a test starts and interrupts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-#: Fixtures that take long to make: of two processes (`-n 2 --dist loadgroup`), all tests that use one run in the same.
-SHARED = {"smoke", "sample", "one_after_the_other", "outputs"}
-
-
-@pytest.hookimpl(tryfirst=True)  # xdist then reads the groups
-def pytest_collection_modifyitems(items):
-    for item in items:
-        for name in SHARED.intersection(item.fixturenames):
-            item.add_marker(pytest.mark.xdist_group(name))
 
 
 @pytest.fixture(autouse=True)

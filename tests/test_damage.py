@@ -75,6 +75,15 @@ def test_wrong_input_gets_one_clear_sentence(tmp_path, case):
     assert bad_inputs.wrong(case, tmp_path / "case") == ""
 
 
+def test_make_passes_its_variables_on():
+    given = {"PROFILE": "a", "DATASET": "folder:b c", "DATA_DIR": "d", "SEEDS": "0,0", "OUTPUTS": "e"}
+    command = ["make", "--dry-run", "report", "JOBS=f", *(f"{name}={value}" for name, value in given.items())]
+    env = bad_inputs.without_make()
+    said = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout
+    study = " ".join(f'--{name.lower().replace("_", "-")} "{value}"' for name, value in given.items())
+    assert f"python -m report.build {study}\n" in said and f'python -m lib.study {study} --jobs "f"\n' in said
+
+
 def test_an_unclear_answer_would_be_noticed(tmp_path):
     assert "does not say" in bad_inputs.wrong(("Run", {"n": 0}, "n is 1"), tmp_path / "a")
     assert "does not say" in bad_inputs.wrong(("Run", {"n": 1}, "n is"), tmp_path / "b")
@@ -229,9 +238,9 @@ print(*made)
 """
 
 
-def test_four_processes_on_two_runs_train_each_once(tmp_path):
+def test_three_processes_on_two_runs_train_each_once(tmp_path):
     command = [sys.executable, "-c", AT_ONCE, str(tmp_path)]
-    many = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    many = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
     ended = [process.communicate(timeout=600) for process in many]
     assert all(process.returncode == 0 for process in many), ended
     lines = [line for out, _ in ended for line in out.splitlines()]
