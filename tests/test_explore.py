@@ -7,7 +7,7 @@ from nbformat.v4 import new_code_cell
 from papermill.exceptions import PapermillExecutionError
 
 from lib.data import ROOT
-from lib.study import NOTEBOOKS
+from lib.study import NOTEBOOKS, Study
 from report import build
 
 SOURCE = build.SOURCES / "00_explore.ipynb"
@@ -71,9 +71,9 @@ def test_it_has_the_form_of_the_others_and_is_not_in_the_report():
             assert sum(bool(line.strip()) for line in cell.source.splitlines()) <= 12, cell.source
 
 
-def test_executed_and_with_its_widgets_moved(smoke, tmp_path):
-    study, _, _ = smoke
-    values = {"profile": "smoke", "dataset": "digits", "outputs": str(study.outputs), "images": 40}
+def test_executed_and_with_its_widgets_moved(tmp_path):
+    Study("smoke", outputs=tmp_path).fit(NOTEBOOKS["03_six_variants"], progress=False)
+    values = {"profile": "smoke", "dataset": "digits", "outputs": str(tmp_path), "images": 40}
     outputs = execute(tmp_path, (MOVED, MISTAKEN), **values)
     assert outputs[-1][0].text == "15\n"
     every = [o for cell in outputs for o in cell]

@@ -297,7 +297,7 @@ def test_a_failing_notebook_does_not_take_the_others_with_it(smoke, tmp_path, mo
     copy, sources = outputs_copy(study, tmp_path), shutil.copytree(build.SOURCES, tmp_path / "notebooks")
     left_out = ("07_grad_cam", "08_cnn_ablations", "09_transfer")
     monkeypatch.setattr(build, "NOTEBOOKS", {name: runs for name, runs in NOTEBOOKS.items() if name not in left_out})
-    known = facts.folder(build.Study("smoke", outputs=copy))
+    known = saved.folder(build.Study("smoke", outputs=copy))
     for name in (
         "02_norm_sanity",
         "04_batch_size",
