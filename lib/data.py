@@ -162,7 +162,7 @@ def narrowed(split: Split, kept: range) -> Split:
 
 def check_name(dataset: str) -> None:
     """ValueError for what names no data set."""
-    if not isinstance(dataset, str) or not re.fullmatch("digits|cifar10|folder:.+", dataset):
+    if not isinstance(dataset, str) or not re.fullmatch("digits|cifar10|folder:.+", dataset, re.DOTALL):
         raise ValueError(f"unknown data set {dataset!r}; the data sets are digits, cifar10 and folder:PATH")
 
 
