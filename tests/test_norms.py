@@ -74,9 +74,29 @@ def test_one_parameter_set_and_no_more():
         assert {n: p.shape for n, p in norms.make_norm(norm, 8).named_parameters()} == {"weight": (8,), "bias": (8,)}
     assert set(dict(BatchInstanceNorm2d(8).named_parameters())) == {"weight", "bias", "rho"}
     assert list(dict(BatchNorm2d(8).named_buffers())) == ["running_mean", "running_var", "num_batches_tracked"]
-    for layer in (BatchNorm2d(8, affine=False), GroupNorm2d(2, 8, affine=False)):
+    for layer in (BatchNorm2d(8, affine=False), InstanceNorm2d(8, affine=False), GroupNorm2d(2, 8, affine=False)):
         assert not list(layer.parameters())
         assert layer(image((2, 8, 3, 3), dtype=torch.float32)).std() == pytest.approx(1, abs=0.05)
+
+
+def test_each_key_has_its_layer_whose_settings_are_seen():
+    assert {norm: repr(norms.make_norm(norm, 8)) for norm in NORMS if norm not in ("torch_bn", "nn")} == {
+        "bn": "BatchNorm2d(8, eps=1e-05, affine=True, momentum=0.1)",
+        "in": "InstanceNorm2d(8, eps=1e-05, affine=True)",
+        "bin": "BatchInstanceNorm2d(8, eps=1e-05, affine=True, momentum=0.1)",
+        "ln": "LayerNorm2d(8, eps=1e-05, affine=True)",
+        "gn": "GroupNorm2d(2, 8, eps=1e-05, affine=True)",
+    }
+    assert type(norms.make_norm("torch_bn", 8)) is nn.BatchNorm2d and type(norms.make_norm("nn", 8)) is nn.Identity
+    assert norms.make_norm("gn", 8, 1).num_groups == 8 and "eps=1.0" in repr(BatchNorm2d(8, eps=1))
+
+
+@pytest.mark.parametrize("given, statistics", [("bfloat16", "float32"), ("float32", "float32"), ("float64", "float64")])
+def test_precision_of_the_statistics(monkeypatch, given, statistics):
+    seen, real = [], norms.moments
+    monkeypatch.setattr(norms, "moments", lambda x: seen.append(x.dtype) or real(x))
+    x = image((2, 4, 3, 3), dtype=getattr(torch, given))
+    assert BatchNorm2d(4)(x).dtype == x.dtype and seen == [getattr(torch, statistics)]
 
 
 def test_affine_false_bin_keeps_its_gate():
