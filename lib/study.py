@@ -94,7 +94,7 @@ TRANSFER_LRS = (Run.lr, 0.01)
 MORE_SEEDS = {
     "smoke": {"torch_bn": 1, "bn": 2, "gn": 1, "nn": 1},  # not all alike, so that tests see that
     "quick": {"torch_bn": 1, "bn": 1, "gn": 1, "nn": 1},
-    "paper": {"torch_bn": 2, "bn": 2, "in": 1, "bin": 2, "ln": 1, "gn": 2, "nn": 2, "bn_8": 1, "gn_8": 1},
+    "paper": {"torch_bn": 2, "bn": 2, "in": 1, "bin": 2, "ln": 1, "gn": 2, "nn": 2, "bn_8": 2, "gn_8": 1},
 }
 
 ALL = tuple(NORMS)

@@ -78,7 +78,7 @@ def test_notebooks_share_runs():
     of_variants = ["01_resnet_bn", "02_norm_sanity", "03_six_variants", "05_feature_quantiles", "07_grad_cam"]
     assert {frozenset(ids[name]) for name in of_variants} == {frozenset(ids["03_six_variants"])}  # all that is in more_seeds
     assert ids["03_six_variants"] < ids["04_batch_size"] == ids["10_discussion"]
-    assert len(set.union(*ids.values())) == 9 + 39 + 23 + 10 + 13 + 6
+    assert len(set.union(*ids.values())) == 9 + 39 + 23 + 10 + 14 + 6
 
 
 def test_one_seed_has_further_ones_where_the_spread_over_seeds_comes_from():
