@@ -55,8 +55,7 @@ SWEEP = {
     "paper": ((2, 4, 8, 16, 32, 128, 512), {"epochs": 10, "train_size": 10_000}),
 }
 
-#: 06: a shorter schedule for all its runs, with an earlier report's batch of 32, and that report's three optimizers with the
-#: weight decays that it gave them.
+#: 06: a shorter schedule for all its runs, and an earlier report's batch of 32, three optimizers and their weight decays.
 RECIPES = {
     "smoke": {"epochs": 1},
     "quick": {"batch_size": 32, "epochs": 2, "warmup_epochs": 1, "train_size": 500},
@@ -68,15 +67,14 @@ OPTIMIZERS = {
     "Adam at 1e-4": {"optimizer": "adam", "lr": 1e-4, "weight_decay": 1e-7},
 }
 
-#: 08: the six-convolution CNN. What an earlier report did not say (learning rates, batch, weight decay) was chosen here, before
-#: anything was trained.
+#: 08: the six-convolution CNN. What an earlier report did not say (learning rates, batch, weight decay) was chosen beforehand.
 CNN_EPOCHS = {"smoke": 1, "quick": 3, "paper": 20}
 CNN_BASE = {
     "model": "cnn", "norm": "torch_bn", "optimizer": "adam", "lr": 1e-3, "weight_decay": 0.0, "schedule": "constant",
     "warmup_epochs": 0, "augment": "none", "precision": "float32",
 }  # fmt: skip
-#: factor -> its levels, and what each changes of CNN_BASE; the first is CNN_BASE itself
 SGD = {"optimizer": "sgd", "lr": 0.01}
+#: factor -> its levels, and what each changes of CNN_BASE; the first is CNN_BASE itself
 CNN_FACTORS = {
     "optimizer": {"Adam": {}, "SGD": SGD | {"momentum": 0.0}, "SGD with momentum": SGD | {"momentum": 0.9}},
     "normalization": {"batch norm": {}, "dropout": {"norm": "dropout"}, "neither": {"norm": "nn"}},
@@ -88,9 +86,8 @@ CNN_FACTORS = {
 TRANSFER = {"smoke": (1, 1), "quick": (4, 2), "paper": (30, 10)}
 TRANSFER_LRS = (Run.lr, 0.01)
 
-#: variant -> how many further seeds a study with one seed trains at each profile, to know the spread over seeds: of the
-#: baselines (PyTorch's BN, ours, and no norm) and of GN, BN's rival in the question of the batch size; in the paper profile
-#: of all variants, as many as there was time for.
+#: variant -> how many further seeds a study with one seed trains at each profile, to know how much trainings differ: of the
+#: baselines and of GN, BN's rival at small batches; in the paper profile of all variants, as many as there was time for.
 MORE_SEEDS = {
     "smoke": {"torch_bn": 1, "bn": 2, "gn": 1, "nn": 1},  # not all alike, so that tests see that
     "quick": {"torch_bn": 1, "bn": 1, "gn": 1, "nn": 1},
@@ -114,8 +111,6 @@ NOTEBOOKS = {
 
 #: All of it, the variants first.
 EVERYTHING = (*NAMES, "more_seeds", "more_small", "sweep", "recipes", "cnn", "transfer")
-
-Results = dict[str, list[Result]]
 
 
 @dataclass(frozen=True)
@@ -286,7 +281,7 @@ class Study:
     def with_seeds(self, kwargs: dict) -> list[Run]:
         return [Run(**kwargs | self.changes, seed=seed) for seed in self.seeds]
 
-    def fit(self, names, progress: bool = True) -> Results:
+    def fit(self, names, progress: bool = True) -> dict[str, list[Result]]:
         """name -> its finished runs, one for each seed; those that are missing are trained now. With "cnn" comes "combined"."""
         results = self.fit_all(self.plan(names), progress)
         return results | (self.fit_all(self.cnn_combined(), progress) if "cnn" in names else {})
@@ -299,12 +294,12 @@ class Study:
         starts = {run.init: store.find(planned[run.init], self.outputs) for run in planned.values() if run.init in planned}
         return [run for run in planned.values() if not (starts.get(run.init) and starts[run.init].diverged)]
 
-    def fit_all(self, plan: dict[str, list[Run]], progress: bool = True) -> Results:
+    def fit_all(self, plan: dict[str, list[Run]], progress: bool = True) -> dict[str, list[Result]]:
         """The finished runs of a plan, which names them, as of jobs.fit_all; a name of which no run is left is left out."""
         planned = [run for runs_of_one in plan.values() for run in runs_of_one]
         result_of = jobs.fit_all(planned, self.outputs, self.data_dir, self.jobs, self.backend, progress)
-        results = {name: [result_of[run.id] for run in plan[name] if run.id in result_of] for name in plan}
-        return {name: kept for name, kept in results.items() if kept}
+        kept = {name: [result_of[run.id] for run in plan[name] if run.id in result_of] for name in plan}
+        return {name: results for name, results in kept.items() if results}
 
     def data(self, run: Run | None = None) -> Data:
         """The data that this run sees, or all but the CNN's and the transfer's do."""
