@@ -302,7 +302,7 @@ class Study:
         return {name: results for name, results in kept.items() if results}
 
     def data(self, run: Run | None = None) -> Data:
-        """The data that this run sees, or all but the CNN's and the transfer's do."""
+        """The data that this run sees; without one, those of the variants."""
         return load_data(run or self.runs("torch_bn")[0], self.data_dir)
 
 

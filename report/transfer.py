@@ -1,7 +1,6 @@
 """What a trained network is worth elsewhere: as another run's start, and its features for a support vector machine."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -18,9 +17,7 @@ from lib.engine.store import Result
 from lib.engine.weights import imagenet_weights, source_run, start_from
 from lib.networks import ResNet50, network
 from lib.run import allow
-
-if TYPE_CHECKING:
-    from lib.study import Study
+from lib.study import Study
 
 
 def backbone(name: str, data: data_module.Data, outputs, weights: str = "", trained: bool = True) -> nn.Module:
@@ -130,7 +127,7 @@ def binary_scores(labels: np.ndarray, values: np.ndarray) -> dict[str, float]:
     }
 
 
-def machines(study: "Study", name: str, positive: str, weights: str = "") -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
+def machines(study: Study, name: str, positive: str, weights: str = "") -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
     """Support vector machines for one class of the study's data against the rest, on the features of a `backbone` and of the
     same network before any training, both on pixels normalized as the backbone knows them: `binary_scores` and C of each
     "kernel, network", as "rbf, trained", and its curve, with columns precision and recall. NaN and no curves where there is no

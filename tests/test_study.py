@@ -15,7 +15,7 @@ from lib import study
 from lib.data import ROOT
 from lib.engine import store
 from lib.run import Run
-from lib.study import ALL, NOTEBOOKS, Study
+from lib.study import ALL, EVERYTHING, NOTEBOOKS, Study
 from report import probes
 from report.page import data_title, describe
 from report.say import project_path
@@ -51,6 +51,13 @@ def test_probes_differ_from_what_was_kept_in_what_they_probe():
     fixup = tried["NN, Fixup's initialization, gradient clipped to norm 1, 12 epochs"]
     assert fixup == replace(kept["nn"], epochs=12, initialization="fixup", clip_norm=1.0)
     assert tried["NN, gradient not clipped, 12 epochs"] == replace(kept["nn"], epochs=12, clip_norm=None)
+
+
+def test_what_was_tried_before_runs_could_be_probes_is_listed():
+    seeds = (0, 1, 2)  # the black border was tried from another start too
+    plans = probes.plan(seeds), Study("paper", "cifar10", seeds=seeds).plan(EVERYTHING)
+    tried, kept = ({run.id for planned in plan.values() for run in planned} for plan in plans)
+    assert (ROOT / "outputs" / "probes.txt").read_text().split() == sorted(tried - kept)
 
 
 def test_borders_differ_from_the_study_in_the_border_and_the_epochs():
