@@ -1,5 +1,7 @@
 """Scores of stored models against scikit-learn, closed forms and what the runs themselves wrote."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -33,23 +35,24 @@ def test_scores_are_those_of_scikit_learn():
     assert found["log_loss"] == pytest.approx(log_loss(labels, p)) and found["confidence"] == pytest.approx(p.max(1).mean())
 
 
-def test_images_as_they_are_give_what_the_run_wrote(runs):
+def test_images_as_they_are_give_what_the_run_wrote(runs, monkeypatch):
     results, data = runs
+    monkeypatch.setattr(scoring, "SHIFTS", {})
     for result in results.values():
         rows = scoring.shifted(result, data)
-        (clean,) = rows[(rows["shift"] == "none") & (rows["batch"] == 0)].to_dict("records")
-        assert clean["accuracy"] == pytest.approx(result.score()) and clean["log_loss"] == pytest.approx(
-            result.score("loss"), 1e-4
-        )
+        (clean,) = rows[rows["batch"] == 0].to_dict("records")
+        assert clean["accuracy"] == pytest.approx(result.score())
+        assert clean["log_loss"] == pytest.approx(result.score("loss"), 1e-4)
         p = scoring.probabilities(result, data)
-        assert p["test"].shape == (len(data.test), 10) and (
-            p["test"].argmax(1) == data.test.labels.numpy()
-        ).mean() == pytest.approx(clean["accuracy"], abs=0.02)
-        assert not np.array_equal(p["test"], p["test_mirrored"])
+        assert p["test"].shape == (len(data.test), 10) and not np.array_equal(p["test"], p["test_mirrored"])
+        right = p["test"].argmax(1) == data.test.labels.numpy()
+        assert right.mean() == pytest.approx(clean["accuracy"], abs=0.02)
 
 
-def test_every_shift_has_its_rows_and_only_batch_norm_takes_a_batchs_statistics(runs):
+def test_every_shift_has_its_rows_and_only_batch_norm_takes_a_batchs_statistics(runs, monkeypatch):
     results, data = runs
+    monkeypatch.setattr(scoring, "weights_sum", lambda result: "of fewer images")
+    data = replace(data, test=Split(data.test.images[:40], data.test.labels[:40]))
     bn, gn = (scoring.shifted(results[v], data) for v in ("bn", "gn"))
     assert len(gn) == 31 and set(gn["batch"]) == {0}
     assert len(bn) == 31 + 4 * 7 and set(bn["batch"]) == {0, *scoring.BATCHES}
@@ -72,11 +75,14 @@ def test_a_batchs_own_statistics(runs):
 
 def test_what_is_kept_is_of_these_weights(runs, monkeypatch):
     results, data = runs
+    monkeypatch.setattr(scoring, "SHIFTS", {"brightness": (scoring.brighter, (25,))})
+    monkeypatch.setattr(scoring, "weights_sum", lambda result: "some")
     before = scoring.shifted(results["gn"], data)
+    scoring.probabilities(results["gn"], data)
     with monkeypatch.context() as patch:  # it is read, and nothing is scored
         patch.setattr(scoring, "outputs_of", None)
         pd.testing.assert_frame_equal(scoring.shifted(results["gn"], data), before)
         assert scoring.probabilities(results["gn"], data).keys() == {"val", "val_mirrored", "test", "test_mirrored"}
     monkeypatch.setattr(scoring, "weights_sum", lambda result: "others")
     monkeypatch.setattr(scoring, "SHIFTS", {})
-    assert len(scoring.shifted(results["gn"], data)) == 1  # made anew
+    assert (len(before), len(scoring.shifted(results["gn"], data))) == (2, 1)  # made anew
