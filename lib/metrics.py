@@ -1,14 +1,15 @@
-"""Scores of a classification (scikit-learn) and quantiles of features."""
+"""Scores of a classification by scikit-learn, imported where it is needed for it is slow to load, and quantiles of features."""
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
 
 QUANTILES = {"q01": 0.01, "q20": 0.20, "q80": 0.80, "q99": 0.99}
 
 
 def scores(labels: np.ndarray, predictions: np.ndarray, classes: int) -> dict[str, float]:
     """accuracy, micro_f1 and macro_f1, as fractions. With one label per image the first two are the same number."""
+    from sklearn.metrics import accuracy_score, f1_score
+
     kwargs = {"labels": range(classes), "zero_division": 0.0}
     return {
         "accuracy": float(accuracy_score(labels, predictions)),
@@ -19,12 +20,16 @@ def scores(labels: np.ndarray, predictions: np.ndarray, classes: int) -> dict[st
 
 def per_class(labels: np.ndarray, predictions: np.ndarray, classes: tuple[str, ...]) -> pd.DataFrame:
     """One row per class: precision, recall, f1 (fractions) and support (images)."""
+    from sklearn.metrics import precision_recall_fscore_support
+
     numbers = precision_recall_fscore_support(labels, predictions, labels=range(len(classes)), zero_division=0.0)
     return pd.DataFrame(dict(zip(("precision", "recall", "f1", "support"), numbers, strict=True)), index=list(classes))
 
 
 def confusion(labels: np.ndarray, predictions: np.ndarray, classes: tuple[str, ...]) -> pd.DataFrame:
     """Images by true class (rows) and predicted class (columns)."""
+    from sklearn.metrics import confusion_matrix
+
     counts = confusion_matrix(labels, predictions, labels=range(len(classes)))
     return pd.DataFrame(counts, index=list(classes), columns=list(classes))
 
