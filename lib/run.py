@@ -17,7 +17,7 @@ CODE_VERSION = 1  # raise it with a change of code that changes results beyond r
 NORMS_VERSION = 2  # the same for the norms, of which the other variants know nothing
 
 #: Fields that Run got later. At their default they are no part of the id, so that runs from before keep theirs.
-LATER_FIELDS = ("model", "activation", "criterion", "only_classes", "init", "initialization", "probe")
+LATER_FIELDS = ("model", "activation", "criterion", "only_classes", "init", "initialization", "probe", "bias_decay")
 #: model -> what may stand for `norm`
 NORMS_OF = {"resnet": tuple(NORMS), "cnn": REGULARIZERS, "resnet50": ("torch_bn",)}
 OUR_NORMS = tuple(name for name in NORMS if name not in ("torch_bn", "nn"))
@@ -56,6 +56,7 @@ class Run:
     criterion: str = "cross_entropy"  # the loss; or mse or l1, between the logits and 1 for the true class, 0 for the others
     initialization: str = "he"  # of the ResNet's weights; or fixup, with which each block starts as its shortcut alone
     probe: bool = False  # tried for a choice: its test images are never scored
+    bias_decay: bool = True  # weight decay on γ, β and biases too, as on all weights in He et al. 2016
 
     def __post_init__(self):
         data.check_name(self.dataset)
@@ -70,8 +71,9 @@ class Run:
             raise ValueError(f"init is {self.init!r}; it must be the id of a run, or imagenet if the model is resnet50")
         allow("initialization", self.initialization, INITIALIZATIONS if self.model == "resnet" else ("he",))
         allow("criterion", self.criterion, ("cross_entropy", "mse", "l1"))
-        if not isinstance(self.probe, bool):
-            raise ValueError(f"probe is {self.probe!r}; it must be True or False")
+        for name in ("probe", "bias_decay"):
+            if not isinstance(value := getattr(self, name), bool):
+                raise ValueError(f"{name} is {value!r}; it must be True or False")
         allow("optimizer", self.optimizer, ("sgd", "adam"))
         allow("schedule", self.schedule, ("cosine", "step", "constant"))
         allow("augment", self.augment, data.AUGMENTATIONS)

@@ -97,9 +97,10 @@ def new_optimizer(run: Run, model: nn.Module) -> torch.optim.Optimizer:
     """SGD or Adam; BIN's gates learn `gate_lr` times as fast, are not decayed, and stay in [0, 1]."""
     rhos = list(gates(model).values())
     others = [p for p in model.parameters() if all(p is not rho for rho in rhos)]
-    groups = [{"params": others, "weight_decay": run.weight_decay, "lr_scale": 1.0}]
-    if rhos:
-        groups.append({"params": rhos, "weight_decay": 0.0, "lr_scale": run.gate_lr})
+    bare = [] if run.bias_decay else [p for p in others if p.ndim == 1]  # γ, β and biases
+    decayed = [p for p in others if run.bias_decay or p.ndim > 1]
+    parts = ((decayed, run.weight_decay, 1.0), (bare, 0.0, 1.0), (rhos, 0.0, run.gate_lr))
+    groups = [{"params": part, "weight_decay": decay, "lr_scale": scale} for part, decay, scale in parts if part]
     if run.optimizer == "sgd":
         optimizer = torch.optim.SGD(groups, lr=run.lr, momentum=run.momentum, fused=True)
     else:

@@ -1,4 +1,5 @@
-"""What was tried for the recipe before the study: the runs, the command that trains them, and their tables.
+"""What was tried for the recipe before the study, and for each norm after it: the runs, the command that trains them, and their
+tables.
 
     python -m report.probes --data-dir data
 
@@ -54,6 +55,18 @@ RECIPES = {
 #: The borders that were tried after RECIPES: epochs, norms, borders. The study's own runs are among those of 100 epochs.
 BORDERS = ((12, ("torch_bn", "gn"), ("black", "mean", "reflect")), (100, tuple(NORMS), ("black", "reflect")))
 
+#: For these norms one thing of the study's recipe is changed at a time, over 12 epochs.
+TUNED = ("bn", "in", "ln", "gn", "nn")
+TUNING = {
+    "as it is": {},
+    "weight decay 1e-4": {"weight_decay": 1e-4},
+    "weight decay 2.5e-4": {"weight_decay": 2.5e-4},
+    "weight decay 1e-3": {"weight_decay": 1e-3},
+    "no decay of γ, β and biases": {"bias_decay": False},
+    "learning rate 0.05": {"lr": 0.05},
+    "learning rate 0.2": {"lr": 0.2},
+}
+
 
 def study_of(outputs: str | Path = "outputs", data_dir: str | Path = "data", seeds=(0,), **changes) -> Study:
     """The paper's study on CIFAR-10 with other fields of Run for all its runs."""
@@ -73,6 +86,12 @@ def borders(seeds=(0,)) -> dict[tuple[int, str, str], list[Run]]:
             augment = "crop+flip" if border == "black" else f"crop+flip+{border}"
             found[epochs, norm, border] = study_of(seeds=seeds, epochs=epochs, augment=augment).runs(norm)
     return found
+
+
+def tuning(seeds=(0,)) -> dict[tuple[str, str], list[Run]]:
+    """(norm, what is changed) -> its runs, one for each seed."""
+    every = itertools.product(TUNED, TUNING.items())
+    return {(v, name): study_of(seeds=seeds, epochs=12, probe=True, **changes).runs(v) for v, (name, changes) in every}
 
 
 def plan(seeds=(0,)) -> dict[str, list[Run]]:
@@ -122,7 +141,8 @@ def main(argv=None) -> int:
 
     def work() -> int:
         study = study_of(args.outputs, args.data_dir, args.seeds)
-        for name, results in study.fit_all(plan(study.seeds)).items():
+        tuned = {f"{NAMES[norm]}, {change}": planned for (norm, change), planned in tuning(study.seeds).items()}
+        for name, results in study.fit_all(plan(study.seeds) | tuned).items():
             for result in results:  # they are compared on validation data
                 accuracy = "diverged" if result.diverged else f"val accuracy {result.score(split='val'):.4f}"
                 print(f"{name}: seed {result.run.seed}  {accuracy}  best epoch {result.best_epoch}")

@@ -263,6 +263,7 @@ CASES = [
     ("Run", {"model": "cnn", "initialization": "fixup"}, "unknown initialization 'fixup'; allowed are he"),
     ("Run", {"init": "imagenet"}, "init is 'imagenet'; it must be the id of a run, or imagenet if the model is resnet50"),
     ("Run", {"probe": 1}, "probe is 1; it must be True or False"),
+    ("Run", {"bias_decay": "no"}, "bias_decay is 'no'; it must be True or False"),
     ("fit", {"only_classes": "5-14"}, "only_classes is 5-14; digits has the classes 0 to 9"),
     ("fit", {"init": "../elsewhere"}, "init or backbone is '../elsewhere', which is no finished run in"),
     ("Study", {"profile": "fast"}, PROFILES),

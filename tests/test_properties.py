@@ -219,7 +219,7 @@ CHOICES = {
     "norm": ["torch_bn", "bn", "in", "bin", "ln", "gn", "nn"], "dataset": ["digits", "cifar10"], "optimizer": ["sgd", "adam"],
     "schedule": ["cosine", "step", "constant"], "augment": list(data.AUGMENTATIONS), "precision": ["bf16", "float32"],
     "group_size": [1, 2, 4, 8, 16], "criterion": ["cross_entropy", "mse", "l1"], "init": ["", "some-run"],
-    "initialization": ["he", "fixup"], "probe": [False, True],
+    "initialization": ["he", "fixup"], "probe": [False, True], "bias_decay": [True, False],
 }  # fmt: skip
 runs_of_any_kind = st.fixed_dictionaries(
     {name: st.sampled_from(values) for name, values in CHOICES.items()}

@@ -122,6 +122,9 @@ def test_optimizer_has_what_the_run_promises():
     assert others["weight_decay"] == 5e-4 and rhos["weight_decay"] == 0
     assert {id(p) for p in rhos["params"]} == {id(m.rho) for m in model.modules() if isinstance(m, BatchInstanceNorm2d)}
     assert len(others["params"]) + len(rhos["params"]) == len(list(model.parameters()))
+    decayed, bare, rhos = train.new_optimizer(replace(run, bias_decay=False), model).param_groups
+    assert {p.ndim for p in decayed["params"]} == {2, 4} and {p.ndim for p in bare["params"]} == {1}
+    assert bare["weight_decay"] == 0 and bare["lr_scale"] == decayed["lr_scale"] == 1 and len(rhos["params"]) == 13
 
 
 def test_gates_move_in_training_and_stay_in_range(tmp_path):
