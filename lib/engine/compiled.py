@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numba import prange, types
-from numba.extending import intrinsic, overload
+from numba.extending import overload
 from torch import Tensor, nn
 
 from lib.norms import BatchInstanceNorm2d, BatchNorm2d, GroupNorm2d, InstanceNorm2d, LayerNorm2d, Norm2d
@@ -29,22 +29,6 @@ TILE = 256  # values that an inner loop runs over
 
 parallel = numba.njit(parallel=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
 serial = numba.njit(cache=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
-
-
-@intrinsic
-def as_float(typing, bits):
-    """The float32 with these 32 bits."""
-    return types.float32(types.uint32), lambda context, builder, _, args: builder.bitcast(
-        args[0], context.get_value_type(types.float32)
-    )
-
-
-@intrinsic
-def as_bits(typing, value):
-    """The 32 bits of a float32."""
-    return types.uint32(types.float32), lambda context, builder, _, args: builder.bitcast(
-        args[0], context.get_value_type(types.uint32)
-    )
 
 
 def load(value):
@@ -58,7 +42,7 @@ def store(y, value):
 @overload(load, inline="always")
 def _(value):
     if isinstance(value, types.Integer):
-        return lambda value: as_float(np.uint32(value) << np.uint32(16))
+        return lambda value: np.uint32(np.uint32(value) << np.uint32(16)).view(np.float32)
     return lambda value: value
 
 
@@ -68,7 +52,7 @@ def _(y, value):
         return lambda y, value: value
 
     def rounded(y, value):
-        bits = as_bits(value)
+        bits = np.float32(value).view(np.uint32)
         if value != value:  # adding to a NaN's bits could carry over into its sign
             return np.uint16(0x7FC0)
         return np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
