@@ -6,8 +6,8 @@ at the first call and keeps the result in __pycache__; no C++ compiler is needed
 thread in one order, so the number of threads does not change a bit of them. What the loops do not take (a GPU, float64, an
 empty map) goes the plain way of lib.norms; a second derivative, which they do not have, is an error.
 
-Maps come as (N, H, W, C), which is what channels-last is in memory; bfloat16 as uint16, which NumPy knows. A loop sees a
-map as (N, tiles, width), where `width` is a multiple of C that fills the vector registers however few the channels are.
+Maps come as (N, H, W, C), which is what channels-last is in memory, cut into (N, tiles, width), where `width` is a multiple
+of C that fills the vector registers however few the channels are; bfloat16 as uint16, which NumPy knows.
 The table, (N, C), is pooled over sets: of `k` neighbouring channels, of one image or (`pooled`) of all. So BN is
 (pooled, 1), GN (one image, C/G), LN (one image, C), IN (one image, 1). `rho` is BIN's gate, and empty elsewhere.
 """
@@ -61,21 +61,6 @@ def _(y, value):
 
 
 @serial
-def tile_width(x):
-    """A multiple of C that divides an image's size."""
-    channels, size = x.shape[3], x.shape[1] * x.shape[2] * x.shape[3]
-    width = channels
-    while size % (2 * width) == 0 and width < TILE:
-        width *= 2
-    return width
-
-
-@serial
-def tiles(x, width):
-    return x.reshape(len(x), x.shape[1] * x.shape[2] * x.shape[3] // width, width)
-
-
-@serial
 def repeat(row, width):
     """A row of the table, repeated to the width of a tile."""
     out = np.empty(width, np.float32)
@@ -124,8 +109,7 @@ def update(running_mean, running_var, momentum, mu, var, values):
 
 @parallel
 def moments(x, m, v):
-    width = tile_width(x)
-    x = tiles(x, width)
+    width = x.shape[2]
     pixels = np.float32(x.shape[1] * width // m.shape[1])
     for n in prange(len(x)):
         for c in range(m.shape[1]):
@@ -152,9 +136,7 @@ def moments(x, m, v):
 @parallel
 def transform(x, m, v, mu, var, k, pooled, eps, weight, bias, rho, shortcut, relu, scale, y):
     """From the moments and those of the sets: the table's scale, and y = relu(scale * (x - m) + shift + shortcut)."""
-    channels = m.shape[1]
-    width = tile_width(x)
-    x, y, shortcut = tiles(x, width), tiles(y, width), tiles(shortcut, width)
+    channels, width = m.shape[1], x.shape[2]
     zero, shift = np.float32(0), np.empty(m.shape, np.float32)
     for n in prange(len(x)):
         for c in range(channels):
@@ -182,9 +164,7 @@ def transform(x, m, v, mu, var, k, pooled, eps, weight, bias, rho, shortcut, rel
 @parallel
 def sums(g, y, x, m, masked, sum_g, sum_gd):
     """The gradient behind ReLU (`masked`; without one, y and masked are empty), its sum and that of its product with x - m."""
-    width = tile_width(x)
-    g, y, x, masked = tiles(g, width), tiles(y, width), tiles(x, width), tiles(masked, width)
-    zero = np.float32(0)
+    width, zero = x.shape[2], np.float32(0)
     for n in prange(len(x)):
         mean = repeat(m[n], width)
         total, product = np.zeros(width, np.float32), np.zeros(width, np.float32)
@@ -242,8 +222,7 @@ def gradient(g, x, m, v, mu, var, k, pooled, eps, fixed, weight, rho, scale, sum
     """dx = scale * g + p * (x - m) + q, and the gradients of the parameters."""
     dm, dv = np.empty(m.shape), np.empty(m.shape)
     table_gradient(sum_g, sum_gd, m, v, mu, var, k, pooled, fixed, eps, weight, rho, dm, dv, dweight, dbias, drho)
-    width = tile_width(x)
-    g, x, dx = tiles(g, width), tiles(x, width), tiles(dx, width)
+    width = x.shape[2]
     pixels = x.shape[1] * width // m.shape[1]
     p, q = np.empty(m.shape, np.float32), np.empty(m.shape, np.float32)
     for n in prange(len(x)):
@@ -269,7 +248,7 @@ def forward(
     else:
         pool(m, v, k, pooled, mu, var)
         if len(running_mean):
-            update(running_mean, running_var, momentum, mu, var, len(x) * x.shape[1] * x.shape[2])
+            update(running_mean, running_var, momentum, mu, var, x.size // m.shape[1])
     transform(x, m, v, mu, var, k, pooled, eps, weight, bias, rho, shortcut, relu, scale, y)
 
 
@@ -288,11 +267,14 @@ def backward(g, y, masked, x, m, v, mu, var, k, pooled, eps, fixed, weight, rho,
 NONE = np.empty(0, np.float32)
 
 
-def pixels(x: Tensor) -> np.ndarray:
-    """A map (N, C, H, W) as the array (N, H, W, C); a copy only if it is not channels-last."""
+def tiles(x: Tensor) -> np.ndarray:
+    """A map (N, C, H, W) as the array (N, tiles, width); a copy only if it is not channels-last."""
     x = x.detach()
     array = (x.view(torch.uint16) if x.dtype == torch.bfloat16 else x).numpy().transpose(0, 2, 3, 1)
-    return array if array.flags.c_contiguous else np.ascontiguousarray(array)
+    width, size = x.shape[1], array[0].size
+    while size % (2 * width) == 0 and width < TILE:
+        width *= 2
+    return np.ascontiguousarray(array).reshape(len(x), -1, width)
 
 
 def new_map(x: Tensor) -> Tensor:
@@ -325,7 +307,7 @@ class Normalize(torch.autograd.Function):
     def forward(ctx, x, shortcut, relu, weight, bias, rho, setting, running):
         as_many_threads()
         (images, channels), (k, pooled, eps), (mean, variance, momentum) = x.shape[:2], setting, running
-        array, y = pixels(x), new_map(x)
+        array, y = tiles(x), new_map(x)
         m, v, scale = np.empty((3, images, channels), np.float32)
         mu, var = np.empty((2, channels // k * (1 if pooled else images)))
         w = numbers(weight) if weight is not None else np.ones(channels, np.float32)
@@ -333,9 +315,9 @@ class Normalize(torch.autograd.Function):
         gate = numbers(rho)
         fixed = mean is not None and momentum is None
         statistics = (NONE, NONE) if mean is None else (mean.numpy(), variance.numpy())
-        added = array[:0] if shortcut is None else pixels(shortcut.to(x.dtype))
+        added = array[:0] if shortcut is None else tiles(shortcut.to(x.dtype))
         forward(
-            array, k, pooled, eps, w, b, gate, *statistics, fixed, momentum or 0.0, added, relu, m, v, mu, var, scale, pixels(y)
+            array, k, pooled, eps, w, b, gate, *statistics, fixed, momentum or 0.0, added, relu, m, v, mu, var, scale, tiles(y)
         )
         ctx.save_for_backward(x, y if relu else None)
         ctx.table = m, v, mu, var, k, pooled, eps, fixed, w, gate, scale
@@ -349,13 +331,13 @@ class Normalize(torch.autograd.Function):
                 "ResNet(n, r, norm) has before compiled(network)"
             )
         x, y = ctx.saved_tensors
-        array, g, dx, slopes = pixels(x), g.to(x.dtype), new_map(x), np.empty((3, x.shape[1]), np.float32)
+        array, g, dx, slopes = tiles(x), g.to(x.dtype), new_map(x), np.empty((3, x.shape[1]), np.float32)
         if y is None:
-            masked, arrays = g, (pixels(g), array[:0], array[:0])
+            masked, arrays = g, (tiles(g), array[:0], array[:0])
         else:
             masked = new_map(x)
-            arrays = pixels(g), pixels(y), pixels(masked)
-        backward(*arrays, array, *ctx.table, pixels(dx), slopes)
+            arrays = tiles(g), tiles(y), tiles(masked)
+        backward(*arrays, array, *ctx.table, tiles(dx), slopes)
         gradients = (dx, masked, None, *torch.from_numpy(slopes), None, None)
         return tuple(d if wanted else None for d, wanted in zip(gradients, ctx.needs_input_grad, strict=True))
 
