@@ -8,8 +8,8 @@ empty map) goes the plain way of lib.norms; a second derivative, which they do n
 
 Maps come as (N, H, W, C), which is what channels-last is in memory, cut into (N, tiles, width), where `width` is a multiple
 of C that fills the vector registers however few the channels are; bfloat16 as uint16, which NumPy knows.
-The table, (N, C), is pooled over sets: of `k` neighbouring channels, of one image or (`pooled`) of all. So BN is
-(pooled, 1), GN (one image, C/G), LN (one image, C), IN (one image, 1). `rho` is BIN's gate, and empty elsewhere.
+The table, (N, C), is pooled over sets: `sets`, (N, C), has the number of that of each channel of each image, which is the same
+in all images for BN, in neighbouring channels for GN, in all channels for LN. `rho` is BIN's gate, and empty elsewhere.
 """
 
 import functools
@@ -80,31 +80,17 @@ def fold(wide, row):
 
 
 @serial
-def set_of(n, c, channels, k, pooled):
-    return c // k if pooled else n * (channels // k) + c // k
-
-
-@serial
-def pool(m, v, k, pooled, mu, var):
+def pool(m, v, sets, mu, var):
     """Mean and biased variance of every set: norms.pool."""
-    images, channels = m.shape
-    size = k * (images if pooled else 1)
+    (images, channels), size = m.shape, m.size // len(mu)
     mu[:], var[:] = 0, 0
     for n in range(images):
         for c in range(channels):
-            mu[set_of(n, c, channels, k, pooled)] += m[n, c] / size
+            mu[sets[n, c]] += m[n, c] / size
     for n in range(images):
         for c in range(channels):
-            s = set_of(n, c, channels, k, pooled)
+            s = sets[n, c]
             var[s] += (v[n, c] + (m[n, c] - mu[s]) ** 2) / size
-
-
-@serial
-def update(running_mean, running_var, momentum, mu, var, values):
-    """The running statistics of BatchNorm2d: `values` a channel, and their unbiased variance."""
-    for c in range(len(mu)):
-        running_mean[c] += momentum * (mu[c] - running_mean[c])
-        running_var[c] += momentum * (var[c] * values / (values - 1) - running_var[c])
 
 
 @parallel
@@ -134,13 +120,13 @@ def moments(x, m, v):
 
 
 @parallel
-def transform(x, m, v, mu, var, k, pooled, eps, weight, bias, rho, shortcut, relu, scale, y):
+def transform(x, m, v, mu, var, sets, eps, weight, bias, rho, shortcut, relu, scale, y):
     """From the moments and those of the sets: the table's scale, and y = relu(scale * (x - m) + shift + shortcut)."""
     channels, width = m.shape[1], x.shape[2]
     zero, shift = np.float32(0), np.empty(m.shape, np.float32)
     for n in prange(len(x)):
         for c in range(channels):
-            s = set_of(n, c, channels, k, pooled)
+            s = sets[n, c]
             rstd, gate = 1 / np.sqrt(var[s] + eps), 1.0
             shift[n, c] = rstd * (m[n, c] - mu[s])
             if len(rho):
@@ -169,31 +155,25 @@ def sums(g, y, x, m, masked, sum_g, sum_gd):
         mean = repeat(m[n], width)
         total, product = np.zeros(width, np.float32), np.zeros(width, np.float32)
         for i in range(x.shape[1]):
-            if len(y):
-                for j in range(width):
-                    value = load(g[n, i, j])  # outside the condition: AVX2 could not make vectors of it inside
+            for j in range(width):
+                value = load(g[n, i, j])  # outside the condition: AVX2 could not make vectors of it inside
+                if len(y):
                     value = zero if load(y[n, i, j]) <= zero else value
                     masked[n, i, j] = store(masked, value)
-                    total[j] += value
-                    product[j] += value * (load(x[n, i, j]) - mean[j])
-            else:
-                for j in range(width):
-                    value = load(g[n, i, j])
-                    total[j] += value
-                    product[j] += value * (load(x[n, i, j]) - mean[j])
+                total[j] += value
+                product[j] += value * (load(x[n, i, j]) - mean[j])
         fold(total, sum_g[n])
         fold(product, sum_gd[n])
 
 
 @serial
-def table_gradient(sum_g, sum_gd, m, v, mu, var, k, pooled, fixed, eps, weight, rho, dm, dv, dweight, dbias, drho):
+def table_gradient(sum_g, sum_gd, m, v, mu, var, sets, fixed, eps, weight, rho, dm, dv, dweight, dbias, drho):
     """The table's backward, from the gradients of shift and scale. `fixed`: mu and var are not functions of x."""
-    images, channels = m.shape
-    size = k * (images if pooled else 1)
+    (images, channels), size = m.shape, m.size // len(mu)
     drstd, dmu = np.zeros(len(mu)), np.zeros(len(mu))
     for n in range(images):
         for c in range(channels):
-            s = set_of(n, c, channels, k, pooled)
+            s = sets[n, c]
             rstd, centred, gate = 1 / np.sqrt(var[s] + eps), m[n, c] - mu[s], 1.0
             a, b = sum_gd[n, c] * weight[c], sum_g[n, c] * weight[c]
             dv[n, c] = 0
@@ -211,17 +191,15 @@ def table_gradient(sum_g, sum_gd, m, v, mu, var, k, pooled, fixed, eps, weight, 
     if not fixed:
         for n in range(images):
             for c in range(channels):
-                s = set_of(n, c, channels, k, pooled)
+                s = sets[n, c]
                 dvar = -0.5 * drstd[s] * (var[s] + eps) ** -1.5
                 dm[n, c] += (2 * dvar * (m[n, c] - mu[s]) + dmu[s]) / size
                 dv[n, c] += dvar / size
 
 
 @parallel
-def gradient(g, x, m, v, mu, var, k, pooled, eps, fixed, weight, rho, scale, sum_g, sum_gd, dx, dweight, dbias, drho):
-    """dx = scale * g + p * (x - m) + q, and the gradients of the parameters."""
-    dm, dv = np.empty(m.shape), np.empty(m.shape)
-    table_gradient(sum_g, sum_gd, m, v, mu, var, k, pooled, fixed, eps, weight, rho, dm, dv, dweight, dbias, drho)
+def gradient(g, x, m, scale, sum_g, dm, dv, dx):
+    """dx = scale * g + p * (x - m) + q."""
     width = x.shape[2]
     pixels = x.shape[1] * width // m.shape[1]
     p, q = np.empty(m.shape, np.float32), np.empty(m.shape, np.float32)
@@ -238,30 +216,31 @@ def gradient(g, x, m, v, mu, var, k, pooled, eps, fixed, weight, rho, scale, sum
 
 @serial
 def forward(
-    x, k, pooled, eps, weight, bias, rho, running_mean, running_var, fixed, momentum, shortcut, relu, m, v, mu, var, scale, y
+    x, sets, eps, weight, bias, rho, running_mean, running_var, fixed, momentum, shortcut, relu, m, v, mu, var, scale, y
 ):
     """From x to the moments, the sets' mean and variance, the table's scale, and y. The running statistics, if there are any,
-    are used in place of the sets' own if `fixed`, and updated otherwise."""
+    are used in place of the sets' own if `fixed`, and updated otherwise, by the unbiased variance."""
     moments(x, m, v)
     if fixed:
         mu[:], var[:] = running_mean, running_var
     else:
-        pool(m, v, k, pooled, mu, var)
-        if len(running_mean):
-            update(running_mean, running_var, momentum, mu, var, x.size // m.shape[1])
-    transform(x, m, v, mu, var, k, pooled, eps, weight, bias, rho, shortcut, relu, scale, y)
+        pool(m, v, sets, mu, var)
+        values = x.size // m.shape[1]  # of a channel
+        for c in range(len(running_mean)):
+            running_mean[c] += momentum * (mu[c] - running_mean[c])
+            running_var[c] += momentum * (var[c] * values / (values - 1) - running_var[c])
+    transform(x, m, v, mu, var, sets, eps, weight, bias, rho, shortcut, relu, scale, y)
 
 
 @serial
-def backward(g, y, masked, x, m, v, mu, var, k, pooled, eps, fixed, weight, rho, scale, dx, slopes):
+def backward(g, y, masked, x, m, v, mu, var, sets, eps, fixed, weight, rho, scale, dx, slopes):
     """From the gradient of y to those of x and of the parameters, the rows of `slopes`; `masked` is the shortcut's."""
     sum_g, sum_gd = np.empty_like(m), np.empty_like(m)
     sums(g, y, x, m, masked, sum_g, sum_gd)
-    behind = masked if len(y) else g
+    dm, dv = np.empty(m.shape), np.empty(m.shape)
     slopes[:] = 0
-    gradient(
-        behind, x, m, v, mu, var, k, pooled, eps, fixed, weight, rho, scale, sum_g, sum_gd, dx, slopes[0], slopes[1], slopes[2]
-    )
+    table_gradient(sum_g, sum_gd, m, v, mu, var, sets, fixed, eps, weight, rho, dm, dv, slopes[0], slopes[1], slopes[2])
+    gradient(masked if len(y) else g, x, m, scale, sum_g, dm, dv, dx)
 
 
 NONE = np.empty(0, np.float32)
@@ -271,10 +250,11 @@ def tiles(x: Tensor) -> np.ndarray:
     """A map (N, C, H, W) as the array (N, tiles, width); a copy only if it is not channels-last."""
     x = x.detach()
     array = (x.view(torch.uint16) if x.dtype == torch.bfloat16 else x).numpy().transpose(0, 2, 3, 1)
-    width, size = x.shape[1], array[0].size
+    images, height, across, width = array.shape
+    size = height * across * width
     while size % (2 * width) == 0 and width < TILE:
         width *= 2
-    return np.ascontiguousarray(array).reshape(len(x), -1, width)
+    return np.ascontiguousarray(array).reshape(images, -1, width)
 
 
 def new_map(x: Tensor) -> Tensor:
@@ -304,23 +284,19 @@ def start_threads() -> None:
 
 class Normalize(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, shortcut, relu, weight, bias, rho, setting, running):
+    def forward(ctx, x, shortcut, relu, weight, bias, rho, sets, eps, running_mean, running_var, momentum):
         as_many_threads()
-        (images, channels), (k, pooled, eps), (mean, variance, momentum) = x.shape[:2], setting, running
+        (images, channels), fixed = x.shape[:2], momentum is None
         array, y = tiles(x), new_map(x)
         m, v, scale = np.empty((3, images, channels), np.float32)
-        mu, var = np.empty((2, channels // k * (1 if pooled else images)))
+        mu, var = np.empty((2, sets[-1, -1] + 1))
         w = numbers(weight) if weight is not None else np.ones(channels, np.float32)
         b = numbers(bias) if bias is not None else np.zeros(channels, np.float32)
-        gate = numbers(rho)
-        fixed = mean is not None and momentum is None
-        statistics = (NONE, NONE) if mean is None else (mean.numpy(), variance.numpy())
+        gate, running = numbers(rho), (running_mean, running_var, fixed, momentum or 0.0)
         added = array[:0] if shortcut is None else tiles(shortcut.to(x.dtype))
-        forward(
-            array, k, pooled, eps, w, b, gate, *statistics, fixed, momentum or 0.0, added, relu, m, v, mu, var, scale, tiles(y)
-        )
+        forward(array, sets, eps, w, b, gate, *running, added, relu, m, v, mu, var, scale, tiles(y))
         ctx.save_for_backward(x, y if relu else None)
-        ctx.table = m, v, mu, var, k, pooled, eps, fixed, w, gate, scale
+        ctx.table = m, v, mu, var, sets, eps, fixed, w, gate, scale
         return y
 
     @staticmethod
@@ -332,23 +308,17 @@ class Normalize(torch.autograd.Function):
             )
         x, y = ctx.saved_tensors
         array, g, dx, slopes = tiles(x), g.to(x.dtype), new_map(x), np.empty((3, x.shape[1]), np.float32)
-        if y is None:
-            masked, arrays = g, (tiles(g), array[:0], array[:0])
-        else:
-            masked = new_map(x)
-            arrays = tiles(g), tiles(y), tiles(masked)
-        backward(*arrays, array, *ctx.table, tiles(dx), slopes)
-        gradients = (dx, masked, None, *torch.from_numpy(slopes), None, None)
+        masked = g if y is None else new_map(x)
+        behind = (array[:0], array[:0]) if y is None else (tiles(y), tiles(masked))
+        backward(tiles(g), *behind, array, *ctx.table, tiles(dx), slopes)
+        gradients = (dx, masked, None, *torch.from_numpy(slopes), *5 * (None,))
         return tuple(d if wanted else None for d, wanted in zip(gradients, ctx.needs_input_grad, strict=True))
 
 
-def sets(norm: Norm2d) -> tuple[int, bool]:
-    """The sets that a norm pools over: so many neighbouring channels, of one image or (True) of all."""
-    if isinstance(norm, BatchNorm2d):
-        return 1, True
-    if isinstance(norm, GroupNorm2d):
-        return norm.num_channels // norm.num_groups, False
-    return (1 if isinstance(norm, InstanceNorm2d) else norm.num_channels), False
+@functools.cache
+def sets_of(images: int, channels: int, groups: int, pooled: bool) -> np.ndarray:
+    """The number of the set that each channel of each image is in, (N, C); `pooled`: the images share their sets."""
+    return np.arange(channels) * groups // channels + np.arange(images)[:, None] * (0 if pooled else groups)
 
 
 def takes(norm: Norm2d, x: Tensor) -> bool:
@@ -374,11 +344,14 @@ class Compiled:
             y = super().forward(x)
             y = y if shortcut is None else y + shortcut
             return y.relu() if relu else y
-        running = None, None, None
-        if isinstance(self, BatchNorm2d):
-            running = self.running_mean, self.running_var, self.new_batch() if self.training else None
-        setting = *sets(self), self.eps
-        return Normalize.apply(x, shortcut, relu, self.weight, self.bias, getattr(self, "rho", None), setting, running)
+        pooled, mean, var, momentum = isinstance(self, BatchNorm2d), NONE, NONE, 0.0
+        if pooled:
+            mean, var = self.running_mean.numpy(), self.running_var.numpy()
+            momentum = self.new_batch() if self.training else None
+        groups = self.num_groups if isinstance(self, GroupNorm2d) else 1 if isinstance(self, LayerNorm2d) else self.num_channels
+        parameters = self.weight, self.bias, getattr(self, "rho", None)
+        sets = sets_of(len(x), self.num_channels, groups, pooled)
+        return Normalize.apply(x, shortcut, relu, *parameters, sets, self.eps, mean, var, momentum)
 
 
 class FusedBlock(Block):
