@@ -63,34 +63,29 @@ def _(y, value):
 @serial
 def repeat(row, width):
     """A row of the table, repeated to the width of a tile."""
-    out = np.empty(width, np.float32)
-    for k in range(0, width, len(row)):
-        for c in range(len(row)):
-            out[k + c] = row[c]
-    return out
+    out = np.empty((width // len(row), len(row)), np.float32)
+    out[:] = row
+    return out.ravel()
 
 
 @serial
 def fold(wide, row):
     """The sums of a tile's columns, added up channel by channel."""
     row[:] = 0
-    for k in range(0, len(wide), len(row)):
-        for c in range(len(row)):
-            row[c] += wide[k + c]
+    for part in wide.reshape(-1, len(row)):
+        row += part
 
 
 @serial
 def pool(m, v, sets, mu, var):
     """Mean and biased variance of every set: norms.pool."""
-    (images, channels), size = m.shape, m.size // len(mu)
+    size = m.size // len(mu)
     mu[:], var[:] = 0, 0
-    for n in range(images):
-        for c in range(channels):
-            mu[sets[n, c]] += m[n, c] / size
-    for n in range(images):
-        for c in range(channels):
-            s = sets[n, c]
-            var[s] += (v[n, c] + (m[n, c] - mu[s]) ** 2) / size
+    for n, c in np.ndindex(m.shape):
+        mu[sets[n, c]] += m[n, c] / size
+    for n, c in np.ndindex(m.shape):
+        s = sets[n, c]
+        var[s] += (v[n, c] + (m[n, c] - mu[s]) ** 2) / size
 
 
 @parallel
@@ -169,32 +164,30 @@ def sums(g, y, x, m, masked, sum_g, sum_gd):
 @serial
 def table_gradient(sum_g, sum_gd, m, v, mu, var, sets, fixed, eps, weight, rho, dm, dv, dweight, dbias, drho):
     """The table's backward, from the gradients of shift and scale. `fixed`: mu and var are not functions of x."""
-    (images, channels), size = m.shape, m.size // len(mu)
+    size = m.size // len(mu)
     drstd, dmu = np.zeros(len(mu)), np.zeros(len(mu))
-    for n in range(images):
-        for c in range(channels):
-            s = sets[n, c]
-            rstd, centred, gate = 1 / np.sqrt(var[s] + eps), m[n, c] - mu[s], 1.0
-            a, b = sum_gd[n, c] * weight[c], sum_g[n, c] * weight[c]
-            dv[n, c] = 0
-            if len(rho):
-                gate = rho[c]
-                own = 1 / np.sqrt(v[n, c] + eps)
-                dv[n, c] = -0.5 * a * (1 - gate) * own**3
-                drho[c] += a * (rstd - own) + b * rstd * centred
-                dweight[c] += sum_gd[n, c] * (1 - gate) * own
-            dweight[c] += gate * rstd * (sum_gd[n, c] + sum_g[n, c] * centred)
-            dbias[c] += sum_g[n, c]
-            dm[n, c] = gate * rstd * b
-            drstd[s] += gate * (a + b * centred)
-            dmu[s] -= gate * rstd * b
+    for n, c in np.ndindex(m.shape):
+        s = sets[n, c]
+        rstd, centred, gate = 1 / np.sqrt(var[s] + eps), m[n, c] - mu[s], 1.0
+        a, b = sum_gd[n, c] * weight[c], sum_g[n, c] * weight[c]
+        dv[n, c] = 0
+        if len(rho):
+            gate = rho[c]
+            own = 1 / np.sqrt(v[n, c] + eps)
+            dv[n, c] = -0.5 * a * (1 - gate) * own**3
+            drho[c] += a * (rstd - own) + b * rstd * centred
+            dweight[c] += sum_gd[n, c] * (1 - gate) * own
+        dweight[c] += gate * rstd * (sum_gd[n, c] + sum_g[n, c] * centred)
+        dbias[c] += sum_g[n, c]
+        dm[n, c] = gate * rstd * b
+        drstd[s] += gate * (a + b * centred)
+        dmu[s] -= gate * rstd * b
     if not fixed:
-        for n in range(images):
-            for c in range(channels):
-                s = sets[n, c]
-                dvar = -0.5 * drstd[s] * (var[s] + eps) ** -1.5
-                dm[n, c] += (2 * dvar * (m[n, c] - mu[s]) + dmu[s]) / size
-                dv[n, c] += dvar / size
+        for n, c in np.ndindex(m.shape):
+            s = sets[n, c]
+            dvar = -0.5 * drstd[s] * (var[s] + eps) ** -1.5
+            dm[n, c] += (2 * dvar * (m[n, c] - mu[s]) + dmu[s]) / size
+            dv[n, c] += dvar / size
 
 
 @parallel
