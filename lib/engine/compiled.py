@@ -260,12 +260,6 @@ def numbers(parameter: Tensor | None) -> np.ndarray:
     return NONE if parameter is None else parameter.detach().numpy().copy()
 
 
-def as_many_threads() -> None:
-    """From now on Numba's loops use as many threads as PyTorch."""
-    start_threads()
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
-
-
 @functools.cache
 def start_threads() -> None:
     """Numba starts its threads at the first call and then sets OpenMP's number of threads, which is PyTorch's too, to all
@@ -278,7 +272,8 @@ def start_threads() -> None:
 class Normalize(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, shortcut, relu, weight, bias, rho, sets, eps, running_mean, running_var, momentum):
-        as_many_threads()
+        start_threads()
+        numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))  # as many as PyTorch
         (images, channels), fixed = x.shape[:2], momentum is None
         array, y = tiles(x), new_map(x)
         m, v, scale = np.empty((3, images, channels), np.float32)

@@ -52,14 +52,11 @@ def read_folder(path: Path, classes: list[str]) -> tuple[Tensor, Tensor]:
         for file in files:
             image = read_image(file)
             if images and image.shape != images[0].shape:
-                raise ValueError(f"{file} is {size(image)} where the others are {size(images[0])}; give one size")
+                own, others = (f"{height}×{width}" for _, height, width in (image.shape, images[0].shape))
+                raise ValueError(f"{file} is {own} where the others are {others}; give one size")
             images.append(image)
             labels.append(label)
     return torch.stack(images), torch.tensor(labels)
-
-
-def size(image: Tensor) -> str:
-    return f"{image.shape[1]}×{image.shape[2]}"
 
 
 def read_image(file: Path) -> Tensor:

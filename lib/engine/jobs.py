@@ -22,7 +22,6 @@ from lib.engine.store import Folder
 from lib.run import Run, allow
 from lib.train import check_data, complete, load_data
 
-#: name -> what connects joblib to it and gives the keywords of joblib.parallel_config
 BACKENDS = ("local", "ray", "dask")
 PER_GPU = 4  # processes that share a GPU, which one alone is expected to leave idle in part; not measured
 
@@ -173,8 +172,8 @@ def train_one(run: Run, outputs: Path, data_dir: Path, device: str | None, paren
     here ends with; a cluster's outlive what asked them to work."""
     if parent not in (None, os.getpid()):
         end_with_parent(parent)
-    complete(run, outputs, data_dir, device, False, held_data(run, data_dir), start)
-    return run, {} if parent else Folder(run, outputs).read_files()
+    path = complete(run, outputs, data_dir, device, False, held_data(run, data_dir), start).path
+    return run, {} if parent else {name: (path / name).read_bytes() for name in store.FINISHED}
 
 
 @contextmanager

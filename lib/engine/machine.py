@@ -66,12 +66,11 @@ def keep_freed_memory() -> None:
 def environment(device: torch.device) -> dict:
     """Device, thread count, versions, commit and how bf16 convolutions are computed: what else could explain a difference
     between two runs."""
-    versions = {package.__name__: str(package.__version__) for package in (torch, np, pd)}
     return {
         "device": device_name(device),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
-        "versions": versions,
+        "versions": {package.__name__: str(package.__version__) for package in (torch, np, pd)},
         "commit": commit(),
         "bf16 convolutions": "in float32" if device.type == "cpu" and bf16_is_emulated() else "in bf16",
     }
@@ -92,11 +91,9 @@ def together(before: dict | None, now: dict) -> dict:
 
 
 def device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
-
-
-def cpu_name() -> str:
-    """The CPU with the vector instructions that PyTorch uses on it: AMD EPYC, AVX2."""
+    """The GPU, or the CPU with the vector instructions that PyTorch uses on it: AMD EPYC, AVX2."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))

@@ -89,11 +89,9 @@ class Folder:
 
     def move_aside(self, name: str) -> str:
         """Under a new name, which is returned; the first free one of name.damaged, name.damaged2, …"""
-        file, numbers = self.path / name, itertools.chain([""], itertools.count(2))
-        aside = next(free for number in numbers if not (free := file.with_name(f"{name}.damaged{number}")).exists())
-        if file.exists():
-            os.replace(file, aside)
-        return aside.name
+        numbers = itertools.chain([""], itertools.count(2))
+        aside = next(free for number in numbers if not (free := self.path / f"{name}.damaged{number}").exists())
+        return (self.path / name).replace(aside).name
 
     @contextmanager
     def lock(self, say=print):
@@ -102,16 +100,14 @@ class Folder:
         lock = FileLock(self.path / "lock")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=0)
+            held = lock.acquire(timeout=0)
         except Timeout:
             say(f"{self.run.id} is being trained by another process; waiting for it")
-            lock.acquire()
+            held = lock.acquire()
         except OSError as error:
             raise type(error)(f"{self.path} cannot be written ({error.strerror}); give an outputs folder that can be") from None
-        try:
+        with held:
             yield
-        finally:
-            lock.release()
 
     def write(self, name: str, content: bytes | str) -> None:
         content = content.encode() if isinstance(content, str) else content
@@ -169,10 +165,6 @@ class Folder:
             return self.run.epochs
         history = self.path / "history.csv"
         return max(0, history.read_bytes().count(b"\n") - 1) if history.is_file() else 0
-
-    def read_files(self) -> dict[str, bytes]:
-        """The files of a finished run."""
-        return {name: (self.path / name).read_bytes() for name in FINISHED}
 
     def write_files(self, files: dict[str, bytes]) -> None:
         """A run that was finished elsewhere."""
@@ -335,10 +327,9 @@ def stored(outputs="outputs", say=print) -> list[Result]:
 
 def read_run(path: Path) -> Run | None:
     """The run that a folder's config.json describes; None if it is damaged or lacks a field of this code's Run."""
-    names = {field.name for field in fields(Run)}
     try:
         config = json.loads((path / "config.json").read_text())
-        return Run(**{name: config[name] for name in names if name in config or name not in LATER_FIELDS})
+        return Run(**{f.name: config[f.name] for f in fields(Run) if f.name in config or f.name not in LATER_FIELDS})
     except (OSError, ValueError, TypeError, KeyError):
         return None
 
