@@ -101,8 +101,7 @@ def moments(x, m, v):
             for j in range(width):
                 total[j] += load(x[n, i, j]) - pivot[j]
         fold(total, m[n])
-        for c in range(m.shape[1]):
-            m[n, c] = pivot[c] + m[n, c] / pixels
+        m[n] = pivot[: m.shape[1]] + m[n] / pixels
         mean = repeat(m[n], width)
         total[:] = 0
         for i in range(x.shape[1]):
@@ -110,8 +109,7 @@ def moments(x, m, v):
                 d = load(x[n, i, j]) - mean[j]
                 total[j] += d * d
         fold(total, v[n])
-        for c in range(m.shape[1]):
-            v[n, c] /= pixels
+        v[n] /= pixels
 
 
 @parallel
@@ -195,12 +193,9 @@ def gradient(g, x, m, scale, sum_g, dm, dv, dx):
     """dx = scale * g + p * (x - m) + q."""
     width = x.shape[2]
     pixels = x.shape[1] * width // m.shape[1]
-    p, q = np.empty(m.shape, np.float32), np.empty(m.shape, np.float32)
     for n in prange(len(x)):
-        for c in range(m.shape[1]):
-            p[n, c] = 2 * dv[n, c] / pixels
-            q[n, c] = (dm[n, c] - scale[n, c] * sum_g[n, c]) / pixels
-        mean, a, b, e = repeat(m[n], width), repeat(scale[n], width), repeat(p[n], width), repeat(q[n], width)
+        p, q = 2 * dv[n] / pixels, (dm[n] - scale[n] * sum_g[n]) / pixels
+        mean, a, b, e = repeat(m[n], width), repeat(scale[n], width), repeat(p, width), repeat(q, width)
         for i in range(x.shape[1]):
             for j in range(width):
                 value = a[j] * load(g[n, i, j]) + b[j] * (load(x[n, i, j]) - mean[j]) + e[j]
@@ -250,11 +245,6 @@ def tiles(x: Tensor) -> np.ndarray:
     return np.ascontiguousarray(array).reshape(images, -1, width)
 
 
-def new_map(x: Tensor) -> Tensor:
-    """An empty map of x's shape and type, channels-last."""
-    return torch.empty(x.shape, dtype=x.dtype, memory_format=torch.channels_last)
-
-
 def numbers(parameter: Tensor | None) -> np.ndarray:
     """A copy of a parameter (C,); empty if the layer has none."""
     return NONE if parameter is None else parameter.detach().numpy().copy()
@@ -275,7 +265,7 @@ class Normalize(torch.autograd.Function):
         start_threads()
         numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))  # as many as PyTorch
         (images, channels), fixed = x.shape[:2], momentum is None
-        array, y = tiles(x), new_map(x)
+        array, y = tiles(x), torch.empty_like(x, memory_format=torch.channels_last)
         m, v, scale = np.empty((3, images, channels), np.float32)
         mu, var = np.empty((2, sets[-1, -1] + 1))
         w = numbers(weight) if weight is not None else np.ones(channels, np.float32)
@@ -295,8 +285,9 @@ class Normalize(torch.autograd.Function):
                 "ResNet(n, r, norm) has before compiled(network)"
             )
         x, y = ctx.saved_tensors
-        array, g, dx, slopes = tiles(x), g.to(x.dtype), new_map(x), np.empty((3, x.shape[1]), np.float32)
-        masked = g if y is None else new_map(x)
+        array, g, slopes = tiles(x), g.to(x.dtype), np.empty((3, x.shape[1]), np.float32)
+        dx = torch.empty_like(x, memory_format=torch.channels_last)
+        masked = g if y is None else torch.empty_like(dx)
         behind = (array[:0], array[:0]) if y is None else (tiles(y), tiles(masked))
         backward(tiles(g), *behind, array, *ctx.table, tiles(dx), slopes)
         gradients = (dx, masked, None, *torch.from_numpy(slopes), *5 * (None,))
