@@ -84,8 +84,7 @@ def together(before: dict | None, now: dict) -> dict:
     def both(old, new):
         if isinstance(old, dict):
             return {name: both(old[name], new[name]) if name in old else new[name] for name in new}
-        known = str(old).split("; ")
-        return old if str(new) in known else "; ".join([*known, str(new)])
+        return old if str(new) in str(old).split("; ") else f"{old}; {new}"
 
     return both(before, now)
 

@@ -74,11 +74,9 @@ class Folder:
     def set_damage_aside(self, say=print) -> None:
         """Move damaged files of a finished run to *.damaged, after which the run is no longer finished; and say so. The same
         with files that no sums and no checkpoint vouch for."""
-        if self.done:
-            wrong = self.damage()
-        elif any((self.path / name).is_file() for name in CHECKPOINTS):
-            wrong = {}  # what was being written when it was stopped is written anew
-        else:
+        wrong = self.damage() if self.done else {}
+        # Beside a checkpoint, what was being written when training was stopped is written anew.
+        if not self.done and not any((self.path / name).is_file() for name in CHECKPOINTS):
             unsealed = [name for name in FINISHED[2:] if (self.path / name).is_file()]
             wrong = dict.fromkeys(unsealed, f"is of an older format, or its {SUMS} was lost")
         for name, why in wrong.items():
