@@ -26,10 +26,8 @@ def write_file(file: Path, content: bytes) -> None:
         os.replace(part, file)
     except OSError as error:
         part.unlink(missing_ok=True)
-        raise type(error)(
-            f"{file} cannot be written ({error.strerror}); everything that was complete is kept, and the same command goes on "
-            "from there"
-        ) from None
+        why = f"{file} cannot be written ({error.strerror})"
+        raise type(error)(f"{why}; everything that was complete is kept, and the same command goes on from there") from None
 
 
 def sha256(content: bytes) -> str:
