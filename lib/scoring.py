@@ -2,10 +2,12 @@
 
 outputs/runs/<run id>/
     shifted.csv          a row for each shift and strength: see `shifted`
+    reliability.csv      how often it is right where it is how sure: see `reliability`
     probabilities.npz    of the classes, for validation and test images: see `probabilities`
 """
 
 import io
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -28,6 +30,7 @@ SHIFTS = {
     "saturation": (with_saturation, (0.8, 0.6, 0.4, 0.2, 0.0)),
     "JPEG": (compressed, (80, 60, 40, 20, 10)),
 }
+STRONG = {name: strengths[-2] for name, (_, strengths) in SHIFTS.items()}  # the second strongest of each
 BATCHES = (1, 8, 64, 512)  # images whose own statistics batch norm takes
 BINS = 15  # of confidence, equally wide: Guo et al. 2017
 
@@ -45,11 +48,17 @@ def outputs_of(model: nn.Module, data: Data, split: Split, batch: int | None = N
         return features, model.linear(features)
 
 
-def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
-    """Expected calibration error, a fraction: by how much the share of right answers and the mean confidence of a bin differ,
-    the mean over the images. `confidence`: of the answer, (N,); `right`: bool (N,)."""
-    gap, place = np.asarray(right, float) - confidence, np.ceil(np.asarray(confidence) * BINS)
-    return float(pd.Series(gap).groupby(place).sum().abs().sum() / len(gap))
+def bins(confidence: np.ndarray, right: np.ndarray) -> pd.DataFrame:
+    """Answers by their confidence, in BINS equally wide bins from 0 to 1: upper edge -> images, how many are right, and the sum
+    of their confidence. `confidence` and `right`: (N,)."""
+    frame = pd.DataFrame({"images": 1, "right": np.asarray(right, int), "confidence": np.asarray(confidence, float)})
+    return frame.groupby(np.ceil(frame["confidence"] * BINS).to_numpy() / BINS).sum().rename_axis("bin")
+
+
+def calibration_error(by_bin: pd.DataFrame) -> float:
+    """Expected calibration error, a fraction, of `bins`: by how much a bin's share of right answers and its mean confidence
+    differ, the mean over the images."""
+    return float((by_bin["right"] - by_bin["confidence"]).abs().sum() / by_bin["images"].sum())
 
 
 def scores(logits: Tensor, labels: Tensor) -> dict[str, float]:
@@ -60,31 +69,48 @@ def scores(logits: Tensor, labels: Tensor) -> dict[str, float]:
     return {
         "accuracy": right.mean(),
         "confidence": confidence.mean().item(),
-        "calibration_error": calibration_error(confidence.numpy(), right),
+        "calibration_error": calibration_error(bins(confidence.numpy(), right)),
         "log_loss": nn.functional.nll_loss(log_p, labels).item(),
     }
 
 
 def shifted(result: Result, data: Data) -> pd.DataFrame:
     """Scores and feature percentiles of a run's best weights on the test images of the `data` under every shift and strength,
-    and as they are (shift "none"). Of batch norm a row for each of BATCHES too, as they are and with the last but one strength;
-    `batch` is 0 where the running statistics are used. Read from shifted.csv where that is of these weights."""
-    file, of = result.path / "shifted.csv", weights_sum(result)
-    if file.is_file() and (known := pd.read_csv(file))["weights"].eq(of).all():
-        return known.drop(columns="weights")
+    and as they are (shift "none"). Of batch norm a row for each of BATCHES too, as they are and with the strength of STRONG;
+    `batch` is 0 where the running statistics are used."""
+    return kept(result, "shifted.csv", lambda: score_shifted(result, data))
+
+
+def score_shifted(result: Result, data: Data) -> pd.DataFrame:
+    """`shifted` without a look at what was kept."""
     rows = []
     has_batch_norm = any(hasattr(module, "running_mean") for module in result.model().modules())
     steps = [("none", 0, lambda images, _: images)]
     steps += [(name, strength, change) for name, (change, strengths) in SHIFTS.items() for strength in strengths]
     for name, strength, change in steps:
         split = Split(change(data.test.images, strength), data.test.labels)
-        by_batch = has_batch_norm and (name == "none" or strength == SHIFTS[name][1][-2])
+        by_batch = has_batch_norm and (name == "none" or strength == STRONG[name])
         for batch in (0, *(BATCHES if by_batch else ())):
             features, logits = outputs_of(result.model(), data, split, batch or None)
             row = {"shift": name, "strength": strength, "batch": batch} | scores(logits, split.labels)
             rows.append(row | metrics.quantiles(features.numpy()))
-    write_file(file, pd.DataFrame(rows).assign(weights=of).to_csv(index=False).encode())
     return pd.DataFrame(rows)
+
+
+def kept(result: Result, name: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    """What the CSV file of this name beside the run says, where it is of the run's weights; else it is made and written."""
+    file, of = result.path / name, weights_sum(result)
+    if not (file.is_file() and pd.read_csv(file)["weights"].eq(of).all()):
+        write_file(file, make().assign(weights=of).to_csv(index=False).encode())
+    return pd.read_csv(file).drop(columns="weights")
+
+
+def of_all(score: Callable, arms: dict[str, list[Result]], data: Data) -> pd.DataFrame:
+    """What `shifted` or `reliability` say of every run that did not diverge, below each other: the columns variant and run (its
+    number) come before the others."""
+    runs = {(variant, i): run for variant, results in arms.items() for i, run in enumerate(results) if not run.failed}
+    frames = {key: score(run, data) for key, run in runs.items()}
+    return pd.concat(frames, names=["variant", "run"]).reset_index(["variant", "run"]).reset_index(drop=True)
 
 
 def probabilities(result: Result, data: Data) -> dict[str, np.ndarray]:
@@ -104,6 +130,20 @@ def probabilities(result: Result, data: Data) -> dict[str, np.ndarray]:
     np.savez_compressed(content := io.BytesIO(), weights=of, **arrays)
     write_file(file, content.getvalue())
     return arrays
+
+
+def reliability(result: Result, data: Data) -> pd.DataFrame:
+    """`bins` of the answers on "val" and "test" images (column split), plain or `mirrored` as in `probabilities`."""
+
+    def make() -> pd.DataFrame:
+        frames = {}
+        for key, p in probabilities(result, data).items():
+            split, _, mirrored = key.partition("_")
+            right = p.argmax(1) == getattr(data, split).labels.numpy()
+            frames[split, bool(mirrored)] = bins(p.max(1), right)
+        return pd.concat(frames, names=["split", "mirrored"]).reset_index()
+
+    return kept(result, "reliability.csv", make)
 
 
 def weights_sum(result: Result) -> str:

@@ -106,11 +106,11 @@ NOTEBOOKS = {
     "07_grad_cam": (*ALL, "more_seeds"),
     "08_cnn_ablations": ("cnn",),
     "09_transfer": ("transfer",),
-    "10_discussion": (*ALL, "bn_8", "gn_8", "sweep", "more_seeds", "more_small"),
+    "10_shifted_images": (*ALL, "more_seeds"),
+    "11_calibration": (*ALL, "more_seeds"),
+    "12_discussion": (*ALL, "bn_8", "gn_8", "sweep", "more_seeds", "more_small"),
 }
-
-#: All of it, the variants first.
-EVERYTHING = (*NAMES, "more_seeds", "more_small", "sweep", "recipes", "cnn", "transfer")
+EVERYTHING = (*NAMES, "more_seeds", "more_small", "sweep", "recipes", "cnn", "transfer")  # the variants first
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import os
 import shutil
 import socket
 import sys
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing import active_children, get_context
@@ -31,19 +31,22 @@ from tqdm.auto import tqdm
 from traitlets.config import Config
 
 from benchmarks import precision
+from lib import scoring
 from lib.data import ROOT
 from lib.engine import store
 from lib.engine.commands import OPTIONS, Parser, command
 from lib.engine.files import sha256, write_file
 from lib.engine.jobs import end_with_parent
 from lib.plots import table_html
+from lib.run import Run
 from lib.study import EVERYTHING, NAMES, NOTEBOOKS, Study
 from report import probes, saved
 from report.page import first_page
 
 HERE = Path(__file__).resolve().parent
 SOURCES = ROOT / "notebooks"
-PART_TWO, LAST = "06_training_recipe", "10_discussion"  # the first section of part II, and the one that reads the others' facts
+SCORED = ("10_shifted_images", "11_calibration")  # which score stored models anew
+PART_TWO, LAST = "06_training_recipe", "12_discussion"  # the first section of part II, and the one that reads the others' facts
 #: The groups of runs as the appendix names them.
 GROUPS = {
     "sweep": "batch sizes (sweep)",
@@ -170,6 +173,14 @@ def execute(source: Path, study: Study, parameters: dict, folder: Path) -> str:
         notebook.metadata["content"] = content_of(notebook, study, source.stem)
     write(target, nbformat.writes(notebook))
     return ""
+
+
+def score(run: Run, study: Study) -> None:
+    """Leave beside a finished run what SCORED would else score run by run, and twice where they are executed at once."""
+    if (result := store.find(run, study.outputs)) and not result.failed:
+        loaded = study.data(run)
+        scoring.shifted(result, loaded)
+        scoring.reliability(result, loaded)
 
 
 def connection(folder: str) -> Config:
@@ -371,6 +382,8 @@ def build(study: Study, target: Path, jobs: int, sources: Path = SOURCES, finish
         for part in ([name for name in shown if name != LAST], [name for name in shown if name == LAST]):
             files = {name: sources / f"{name}.ipynb" for name in part}
             changed = [name for name, file in files.items() if not is_current(file, study, parameters, folder)]
+            if of_scores := [needed for name in SCORED if name in changed for needed in NOTEBOOKS[name]]:
+                wait([pool.submit(score, run, study) for run in study.runs_of(of_scores)])
             futures = {name: pool.submit(execute, files[name], study, parameters, folder) for name in changed}
             for name in part:
                 try:

@@ -139,7 +139,7 @@ def confusion_matrix(counts: pd.DataFrame) -> Figure:
 def image_grid(images: np.ndarray, titles: list[str], columns: int = 10) -> Figure:
     """Images uint8 (N, H, W, 3) with a title each."""
     rows = -(-len(images) // columns)
-    fig, axes = plt.subplots(rows, columns, figsize=(WIDTH, 0.88 * rows), squeeze=False)
+    fig, axes = plt.subplots(rows, columns, figsize=(WIDTH, (WIDTH / columns + 0.18) * rows), squeeze=False)
     for ax in axes.flat:
         ax.axis("off")
     for ax, image, title in zip(axes.flat, images, titles, strict=False):
@@ -409,9 +409,9 @@ def sweep(rows: pd.DataFrame) -> Figure:
     return fig
 
 
-def headline(trainings: pd.DataFrame, sweep: pd.DataFrame, spread: pd.DataFrame, titles: list[str]) -> Figure:
-    """The study in one figure: test accuracy (%) by norm and by batch size, and the spread of the features by epoch, with a
-    title for each. `trainings` and `sweep` as of lib.facts; `spread`: epoch × variant."""
+def headline(trainings: pd.DataFrame, sweep: pd.DataFrame, contrast: pd.DataFrame, titles: list[str]) -> Figure:
+    """The study in one figure: test accuracy (%) by norm, by batch size and by contrast of the test images, with a title each.
+    `trainings` and `sweep` as of lib.facts; `contrast`: contrast (from 1 down) × variant, fractions."""
     fig, (left, middle, right) = plt.subplots(1, 3, figsize=(WIDTH, 2.2))
     dots(left, 100 * trainings["test"], trainings["test"].groupby(level=0).mean().sort_values().index)
     left.set(title=titles[0], xlabel="test accuracy (%)")
@@ -419,11 +419,11 @@ def headline(trainings: pd.DataFrame, sweep: pd.DataFrame, spread: pd.DataFrame,
     by_batch(middle, scaled)
     middle.set(title=titles[1], ylabel="test accuracy (%)")
     label_ends(middle, (100 * scaled.groupby("norm")["value"].last()).to_dict())
-    for variant, values in spread.items():
-        right.plot(spread.index, values, color=style_of(variant)[0], linestyle=style_of(variant)[1])
-    right.set(title=titles[2], ylabel="spread of the features", xlim=(1, len(spread)), ylim=(0, None))
-    epoch_axis(right, ticks=5)
-    label_ends(right, spread.iloc[-1].to_dict())
+    for variant, values in contrast.items():
+        right.plot(range(len(values)), 100 * values, color=style_of(variant)[0], linestyle=style_of(variant)[1])
+    right.set_xticks(range(len(contrast)), [f"{level:g}".removeprefix("0") for level in contrast.index])
+    right.set(title=titles[2], xlabel="contrast", ylabel="test accuracy (%)", xlim=(0, len(contrast) - 1), ylim=(0, 100))
+    label_ends(right, (100 * contrast.iloc[-1]).to_dict())
     return fig
 
 
@@ -484,4 +484,107 @@ def ablation(rows: pd.DataFrame, base: str) -> Figure:
     ax.axvline(100 * rows.loc[base, "test"], color="black", linewidth=0.8)
     ax.set_yticks(list(places.values()), list(places))
     ax.set_xlabel("accuracy (%)")
+    return fig
+
+
+def shift_pictures(image: np.ndarray, changed: dict[str, dict[float, np.ndarray]]) -> Figure:
+    """An image uint8 (H, W, 3) as it is and, for each named shift, at each of five strengths; two shifts a row."""
+    pictures, titles = [], []
+    for name, strengths in changed.items():
+        pictures += [image, *strengths.values()]
+        titles += [name, *(f"{strength:g}" for strength in strengths)]
+    return image_grid(pictures, titles, columns=12)
+
+
+def by_strength(rows: pd.DataFrame, strengths: dict[str, tuple]) -> Figure:
+    """Test accuracy (%) by the strength of each shift: the mean of each variant's trainings, and pale every training. Columns:
+    variant, run, shift, strength, accuracy (a fraction); shift "none" is the start of every panel."""
+    fig, axes = plt.subplots(2, 3, figsize=(WIDTH, 3.7), sharey=True)
+    start = rows[rows["shift"] == "none"]
+    for ax, (shift, levels) in zip(axes.flat, strengths.items(), strict=True):
+        own = pd.concat([start, rows[rows["shift"] == shift]])
+        place = own["strength"].map({level: i for i, level in enumerate(levels, 1)}).where(own["shift"] != "none", 0)
+        own = (100 * own.assign(place=place / 100)[["accuracy", "place"]]).join(own[["variant", "run"]])
+        for variant, part in own.groupby("variant", sort=False):
+            color, style = style_of(variant)
+            for _, line in part.groupby("run"):
+                ax.plot(line["place"], line["accuracy"], color=color, linewidth=0.5, alpha=0.35)
+            ax.plot(part.groupby("place")["accuracy"].mean(), color=color, linestyle=style, label=NAMES[variant])
+        ax.set_xticks(range(len(levels) + 1), ["as is", *(f"{level:g}" for level in levels)])
+        ax.set(title=shift, xlim=(0, len(levels)), ylim=(0, 100))
+    for ax in axes[:, 0]:
+        ax.set_ylabel("test accuracy (%)")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside upper right", ncols=len(labels))
+    return fig
+
+
+def by_statistics(rows: pd.DataFrame, others: pd.DataFrame, titles: dict[str, str]) -> Figure:
+    """Test accuracy (%) of batch norm's networks under the shifts of `titles`, by whose statistics they use: those of a batch
+    of shifted images, by its size, and the running ones at the right; pale every training. `others`: variant × shift, dotted
+    lines. Columns: variant, run, shift, batch (0: the running ones), accuracy (fractions)."""
+    fig, axes = plt.subplots(1, len(titles), figsize=(WIDTH, 2.2), sharey=True)
+    sizes = sorted(rows.loc[rows["batch"] > 0, "batch"].unique())
+    places = {size: i for i, size in enumerate([*sizes, 0])}
+    for ax, (shift, title) in zip(axes, titles.items(), strict=True):
+        own, ends = rows[rows["shift"] == shift], {}
+        own = own.assign(place=own["batch"].map(places), accuracy=100 * own["accuracy"])
+        for variant, part in own.sort_values("place").groupby("variant", sort=False):
+            color, style = style_of(variant)
+            of_batches, running = part[part["batch"] > 0], part.loc[part["batch"] == 0, "accuracy"]
+            for _, line in of_batches.groupby("run"):
+                ax.plot(line["place"], line["accuracy"], "o-", color=color, linewidth=0.5, markersize=2, alpha=0.35)
+            ax.plot(of_batches.groupby("place")["accuracy"].mean(), color=color, linestyle=style)
+            ax.plot([places[0]] * len(running), running, "o", color=color, markersize=3, alpha=0.5, clip_on=False)
+            ends[variant] = running.mean()
+        for variant, value in (100 * others[shift]).items():
+            ax.axhline(value, color=style_of(variant)[0], linewidth=0.9, linestyle=":")
+            ends[variant] = value
+        ax.set_xticks(list(places.values()), [*map(str, sizes), "running"])
+        ax.set(title=title, xlabel="images whose statistics BN and BIN take", xlim=(0, len(sizes)), ylim=(0, 100))
+        ax.tick_params(axis="x", labelsize=7)
+        label_ends(ax, ends)
+    axes[0].set_ylabel("test accuracy (%)")
+    return fig
+
+
+def spread_by_contrast(rows: pd.DataFrame) -> Figure:
+    """The features' spread by the contrast of the images, relative: contrast (from 1 down) × variant."""
+    fig, ax = plt.subplots(figsize=(WIDTH, 1.9))
+    for variant, values in rows.items():
+        ax.plot(range(len(rows)), values, color=style_of(variant)[0], linestyle=style_of(variant)[1])
+    ax.set_xticks(range(len(rows)), [f"{level:g}" for level in rows.index])
+    ax.set(title="relative spread of the features", xlabel="contrast", xlim=(0, len(rows) - 1), ylim=(0, None))
+    label_ends(ax, rows.iloc[-1].to_dict())
+    return fig
+
+
+def surer_than_right(gaps: pd.DataFrame) -> Figure:
+    """Confidence minus accuracy (points) by confidence (%): above 0 a network is too sure. `gaps`: confidence × variant."""
+    fig, ax = plt.subplots(figsize=(WIDTH, 2.1))
+    for variant, values in gaps.items():
+        color, style = style_of(variant)
+        ax.plot(100 * values.index, 100 * values, color=color, linestyle=style, marker="o", markersize=2.5)
+    ax.axhline(0, color="black", linewidth=0.8)
+    ax.set(title="confidence minus accuracy (points)", xlabel="confidence (%)", xlim=(100 * gaps.index[0], 100))
+    label_ends(ax, (100 * gaps.iloc[-1]).to_dict())
+    return fig
+
+
+def sure_and_right(rows: pd.DataFrame) -> Figure:
+    """Accuracy (%) by mean confidence (%), a dot for each shifted set and strength and a panel for each variant; on the line
+    they are equal. Columns: variant, shift, confidence, accuracy (fractions); shift "none" is drawn as a ring."""
+    variants = list(dict.fromkeys(rows["variant"]))
+    fig, axes = plt.subplots(1, len(variants), figsize=(WIDTH, 1.7), sharex=True, sharey=True)
+    for ax, variant in zip(np.atleast_1d(axes), variants, strict=True):
+        own, color = rows[rows["variant"] == variant], style_of(variant)[0]
+        for part, face in ((own[own["shift"] != "none"], color), (own[own["shift"] == "none"], "white")):
+            ax.plot(
+                100 * part["confidence"], 100 * part["accuracy"], "o", color=color, markerfacecolor=face, markersize=3.5,
+                markeredgewidth=1 if face == "white" else 0, alpha=1 if face == "white" else 0.6,
+            )  # fmt: skip
+        ax.plot([0, 100], [0, 100], color="black", linewidth=0.8)
+        ax.set(title=NAMES[variant], xlim=(15, 100), ylim=(15, 100), aspect="equal", xticks=(50, 100), yticks=(50, 100))
+    np.atleast_1d(axes)[0].set_ylabel("accuracy (%)")
+    fig.supxlabel("mean confidence (%)", fontsize=9)
     return fig

@@ -13,8 +13,9 @@ from report import figures, saved, say
 HERE = Path(__file__).resolve().parent
 TITLE = "Normalization in deep residual networks"
 #: Whose facts it has.
-SECTIONS = ("02_norm_sanity", "03_six_variants", "04_batch_size", "05_feature_quantiles", "06_training_recipe")
-HEADLINE = ("Batch statistics win", "BN breaks at a batch of 2", "NN's features spread")  # its panels: claims
+SECTIONS = ("02_norm_sanity", "03_six_variants", "04_batch_size", "05_feature_quantiles", "06_training_recipe",
+            "10_shifted_images", "11_calibration")  # fmt: skip
+HEADLINE = ("Batch statistics win", "BN breaks at a batch of 2", "BN breaks at low contrast")  # its panels: claims
 
 
 def data_title(study: Study) -> str:
@@ -49,7 +50,7 @@ def headline(known: dict[str, pd.DataFrame], held: dict[str, bool]) -> Figure:
     """The study in one figure, with a title over each panel whose claim holds."""
     plots.setup()
     titles = [title if held[title] else "" for title in HEADLINE]
-    return figures.headline(known["trainings"], known["sweep"], known["spread"], titles)
+    return figures.headline(known["trainings"], known["sweep"], known["contrast"], titles)
 
 
 def first_page(study: Study, missing: dict[str, str], folder: Path) -> tuple[dict, pd.DataFrame]:
@@ -70,7 +71,8 @@ def first_page(study: Study, missing: dict[str, str], folder: Path) -> tuple[dic
     text, held = abstract(study, known)
     own = pd.DataFrame({"section": "abstract", "verdict": pd.Series(held).map({True: "holds", False: "not in these runs"})})
     headline(known, held).savefig(folder / "headline.svg", metadata={"Date": None})
-    picture = f"![]({folder / 'headline.svg'}){{alt='Test accuracy by norm and by batch size, and the spread of the features'}}"
+    alt = "Test accuracy by norm, by batch size and by the contrast of the test images"
+    picture = f"![]({folder / 'headline.svg'}){{alt='{alt}'}}"
     caption = (HERE / "headline.md").read_text().strip()
     page["headline"] = f"::::: {{.captioned .figure}}\n{picture}\n\n:::: caption\n{caption}\n::::\n:::::\n"
     return page | {"abstract": text}, pd.concat([own, known["claims"]])

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from lib.engine import files
-from lib.study import Study
+from lib.study import NOTEBOOKS, Study
 
 
 def folder(study: Study) -> Path:
@@ -29,7 +29,7 @@ def load(study: Study, *required: str) -> dict[str, pd.DataFrame]:
                 f"there are no facts in {folder(study) / section}; execute notebook {section} with these parameters first"
             )
     found, claims = {}, []
-    for path in sorted(folder(study).glob("*/claims.csv")):
+    for path in filter(Path.is_file, (folder(study) / name / "claims.csv" for name in NOTEBOOKS)):
         frames = {file.stem: pd.read_csv(file, index_col=0) for file in sorted(path.parent.glob("*.csv"))}
         claims.append(frames.pop("claims").assign(section=path.parent.name))
         if twice := sorted(found.keys() & frames.keys()):

@@ -1,5 +1,7 @@
+import itertools
 import os
 import signal
+from dataclasses import replace
 
 os.environ.setdefault("MPLBACKEND", "agg")
 # For this process and all that it starts: threads that wait for each other on a busy core take up to 70 times as long as one.
@@ -8,7 +10,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 import torch
 
-from lib.study import EVERYTHING, Study
+from lib import scoring
+from lib.study import EVERYTHING, NOTEBOOKS, Study
 from report import build
 
 
@@ -27,11 +30,21 @@ def seeded():
     torch.manual_seed(0)
 
 
+def score_few_images(study):
+    """What sections 10 and 11 keep beside the runs, of 20 test images: of all it would take a minute."""
+    data = study.data()
+    data = replace(data, test=data.test.take(slice(20)))
+    for result in itertools.chain(*study.fit(NOTEBOOKS["10_shifted_images"], progress=False).values()):
+        scoring.shifted(result, data)
+        scoring.reliability(result, data)
+
+
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory):
     """All notebooks executed at profile smoke with two seeds and the report built: (study, report folder, what failed)."""
     folder = tmp_path_factory.mktemp("smoke")
     study = Study("smoke", "digits", seeds=(0, 1), outputs=folder / "outputs")
     study.fit(EVERYTHING, progress=False)
+    score_few_images(study)
     failures = build.build(study, folder / "report", jobs=2)
     return study, folder / "report", failures

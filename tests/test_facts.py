@@ -434,18 +434,18 @@ def claims(*names):
 def test_what_sections_save_is_read_with_its_section(tmp_path):
     study = Study("smoke", outputs=tmp_path)
     values = pd.DataFrame({"value": [0.1 + 0.2, np.nan], "clear": [True, False]}, index=pd.Index(["bn", "nn"], name="variant"))
-    saved.save(study, "03_b", scores=values, claims=claims("x", "y"))
-    saved.save(study, "01_a", splits=values[:1], claims=claims("x"))
+    saved.save(study, "03_six_variants", scores=values, claims=claims("x", "y"))
+    saved.save(study, "01_resnet_bn", splits=values[:1], claims=claims("x"))
     assert sorted(path.relative_to(saved.folder(study)).as_posix() for path in saved.folder(study).glob("*/*")) == [
-        "01_a/claims.csv", "01_a/splits.csv", "03_b/claims.csv", "03_b/scores.csv",
+        "01_resnet_bn/claims.csv", "01_resnet_bn/splits.csv", "03_six_variants/claims.csv", "03_six_variants/scores.csv",
     ]  # fmt: skip
-    found = saved.load(study, "01_a", "03_b")
+    found = saved.load(study, "01_resnet_bn", "03_six_variants")
     pd.testing.assert_frame_equal(found["scores"], values)  # to the last digit, with what is true and what is missing
     assert len(found["splits"]) == 1 and found.keys() == {"scores", "splits", "claims"}
     assert found["claims"].reset_index()[["claim", "section"]].to_numpy().tolist() == [
-        ["x", "01_a"],
-        ["x", "03_b"],
-        ["y", "03_b"],
+        ["x", "01_resnet_bn"],
+        ["x", "03_six_variants"],
+        ["y", "03_six_variants"],
     ]
     other = Study("quick", outputs=tmp_path)
     assert saved.folder(other) != saved.folder(study) and saved.load(other)["claims"].empty
@@ -453,14 +453,16 @@ def test_what_sections_save_is_read_with_its_section(tmp_path):
 
 def test_a_section_that_has_saved_nothing_is_named(tmp_path):
     study = Study("smoke", outputs=tmp_path)
-    saved.save(study, "01_a", claims=claims())
-    with pytest.raises(FileNotFoundError, match=r"no facts in .*02_b; execute notebook 02_b with these parameters first"):
-        saved.load(study, "01_a", "02_b")
+    saved.save(study, "01_resnet_bn", claims=claims())
+    with pytest.raises(
+        FileNotFoundError, match=r"no facts in .*02_norm_sanity; execute notebook 02_norm_sanity with these parameters first"
+    ):
+        saved.load(study, "01_resnet_bn", "02_norm_sanity")
 
 
 def test_two_sections_with_facts_of_one_name_are_an_error(tmp_path):
     study = Study("smoke", outputs=tmp_path)
-    for section in ("01_a", "02_b"):
+    for section in ("01_resnet_bn", "02_norm_sanity"):
         saved.save(study, section, scores=pd.DataFrame({"value": [1]}), claims=claims(section))
-    with pytest.raises(ValueError, match="02_b has facts called scores, as another section has"):
+    with pytest.raises(ValueError, match="02_norm_sanity has facts called scores, as another section has"):
         saved.load(study)

@@ -238,7 +238,7 @@ PYTHON = {"kernelspec": {"name": "python3", "display_name": "Python 3", "languag
 @pytest.fixture
 def few(monkeypatch):
     """A report of four sections only, for each starts a kernel."""
-    names = ("01_resnet_bn", "04_batch_size", "06_training_recipe", "10_discussion")
+    names = ("01_resnet_bn", "04_batch_size", "06_training_recipe", "12_discussion")
     monkeypatch.setattr(build, "NOTEBOOKS", {name: NOTEBOOKS[name] for name in names})
 
 
@@ -311,7 +311,7 @@ def test_a_failing_notebook_does_not_take_the_others_with_it(smoke, tmp_path, mo
     "name, seeds",
     [
         ("04_batch_size", [0]),
-        ("05_feature_quantiles", [0, 1]), ("02_norm_sanity", [0]), ("03_six_variants", [0]), ("10_discussion", [0]),
+        ("05_feature_quantiles", [0, 1]), ("02_norm_sanity", [0]), ("03_six_variants", [0]), ("12_discussion", [0]),
     ],
 )  # fmt: skip
 def test_a_seed_with_which_bn_diverged_leaves_the_others(smoke, tmp_path, name, seeds):
@@ -322,7 +322,7 @@ def test_a_seed_with_which_bn_diverged_leaves_the_others(smoke, tmp_path, name, 
     seen = Study("smoke", seeds=seeds, outputs=copy)
     values = {"profile": "smoke", "dataset": "digits", "seeds": seeds, "outputs": str(copy)}
     folder = build.notebook_folder(seen)
-    if name != "10_discussion":  # which reads what the others saved
+    if name != "12_discussion":  # which reads what the others saved
         shutil.rmtree(saved.folder(seen))
     assert build.execute(build.SOURCES / f"{name}.ipynb", seen, values, folder) == ""
     said = [o.metadata["ok"] for o in all_outputs(notebook(folder / f"{name}.ipynb")) if "ok" in o.get("metadata", {})]
@@ -342,7 +342,7 @@ def test_a_report_of_what_is_finished_trains_nothing(smoke, few, tmp_path, capsy
     words = " ".join((tmp_path / "report" / "report.html").read_text().split())
     for i, name in enumerate(build.NOTEBOOKS):
         planned = half.runs_of(NOTEBOOKS[name])
-        count, waits = f"{len(planned) - 2} of {len(planned)}", name in ("04_batch_size", "10_discussion")
+        count, waits = f"{len(planned) - 2} of {len(planned)}", name in ("04_batch_size", "12_discussion")
         assert (f"{name}: executed" in said) != waits
         assert (f"{name}: waits for its runs, {count} are finished" in said) == waits
         section = rf"Section {i}(<[^>]*>|¶|\s)*This section waits for its runs: {count} are finished"
@@ -451,7 +451,7 @@ def test_html_needs_no_network_and_every_contents_link_lands(smoke):
 def test_figures_and_tables_are_numbered_alike_in_both(smoke):
     html = (smoke[1] / "report.html").read_text()
     text = "\n".join(page.extract_text() for page in PdfReader(smoke[1] / "report.pdf").pages)
-    for kind, most in (("Figure", 18), ("Table", 12)):
+    for kind, most in (("Figure", 24), ("Table", 15)):
         for appendix in ("", "A"):
             numbers = [int(n) for n in re.findall(rf"<strong>{kind} {appendix}(\d+)\.</strong>", html)]
             assert numbers == list(range(1, len(numbers) + 1)) and len(numbers) >= 3

@@ -137,8 +137,8 @@ def test_claims_are_kept_with_the_facts_and_the_last_of_a_name_counts(tmp_path):
     verdict("from a paper", r=TABLE.loc["gn"], row=TABLE.loc["gn"])
     say("first", "text", "e.bn < e.nn", e=EPOCHS)
     say("not so", "text", "e.nn < e.bn", e=EPOCHS)
-    keep(study, "03_some", epochs=EPOCHS.to_frame("epoch"))
-    folder = saved.folder(study) / "03_some"
+    keep(study, "03_six_variants", epochs=EPOCHS.to_frame("epoch"))
+    folder = saved.folder(study) / "03_six_variants"
     assert sorted(file.name for file in folder.iterdir()) == ["claims.csv", "epochs.csv"]
     written = pd.read_csv(folder / "claims.csv", index_col="claim")
     assert list(written.columns) == ["source", "shows", "verdict", "value", "low", "high", "holds", "rests_on"]
@@ -150,8 +150,8 @@ def test_claims_are_kept_with_the_facts_and_the_last_of_a_name_counts(tmp_path):
 
 def test_a_notebook_that_claims_nothing_keeps_its_facts(tmp_path):
     study = Study("smoke", outputs=tmp_path)
-    keep(study, "03_some", epochs=EPOCHS.to_frame())
-    assert saved.load(study, "03_some")["claims"].empty
+    keep(study, "03_six_variants", epochs=EPOCHS.to_frame())
+    assert saved.load(study, "03_six_variants")["claims"].empty
 
 
 def test_page_leaves_out_what_does_not_hold(tmp_path):
