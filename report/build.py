@@ -31,7 +31,6 @@ from tqdm.auto import tqdm
 from traitlets.config import Config
 
 from benchmarks import precision
-from lib import scoring
 from lib.data import ROOT
 from lib.engine import store
 from lib.engine.commands import OPTIONS, Parser, command
@@ -177,6 +176,8 @@ def execute(source: Path, study: Study, parameters: dict, folder: Path) -> str:
 
 def score(run: Run, study: Study) -> None:
     """Leave beside a finished run what SCORED would else score run by run, and twice where they are executed at once."""
+    from lib import scoring  # slow to import, and seldom needed
+
     if (result := store.find(run, study.outputs)) and not result.failed:
         loaded = study.data(run)
         scoring.shifted(result, loaded)
