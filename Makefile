@@ -30,7 +30,7 @@ train: .venv/installed
 	$(BIN)/python -m lib.study $(STUDY) --jobs "$(JOBS)"
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(TESTS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 verify: .venv/installed
 	$(BIN)/python -m lib.engine.verify --outputs "$(OUTPUTS)" --data-dir "$(DATA_DIR)"

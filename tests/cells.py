@@ -1,13 +1,34 @@
-"""A notebook's cells executed in the tests' own process, which saves a kernel and what it would import."""
+"""Notebooks for tests: short ones, and what the report's own show, executed without a kernel in the tests' own process."""
 
 import io
 
 import nbformat
 from matplotlib.figure import Figure
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from pytest import MonkeyPatch
 
 from lib import plots
-from report import say
+from report import build, say
+
+PYTHON = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+
+
+def notebook(path):
+    return nbformat.read(path, as_version=4)
+
+
+def all_outputs(nb):
+    return [output for cell in nb.cells for output in cell.get("outputs", [])]
+
+
+def short_notebooks(folder, code, others=None):
+    """A folder of one-cell notebooks in place of the report's, with `code` in all but those numbered in `others`."""
+    sources = folder / "notebooks"
+    sources.mkdir()
+    for i, name in enumerate(build.NOTEBOOKS):
+        cells = [new_markdown_cell(f"# Section {i}"), new_code_cell((others or {}).get(i, code))]
+        nbformat.write(new_notebook(cells=cells, metadata=PYTHON), sources / f"{name}.ipynb")
+    return sources
 
 
 def shown_by(source, **parameters) -> list[tuple[object, dict]]:

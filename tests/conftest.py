@@ -25,6 +25,13 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.name != "test_report.py")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def the_longest_goes_before(request):
+    """Of tests side by side those of the report have the cores first: all others together take no longer than they."""
+    if request.path.name != "test_report.py":
+        os.setpriority(os.PRIO_PROCESS, 0, 5)
+
+
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
@@ -48,3 +55,10 @@ def smoke(tmp_path_factory):
     score_few_images(study)
     failures = build.build(study, folder / "report", jobs=2)
     return study, folder / "report", failures
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """A report of four sections only, for each starts a kernel."""
+    names = ("01_resnet_bn", "04_batch_size", "06_training_recipe", "12_discussion")
+    monkeypatch.setattr(build, "NOTEBOOKS", {name: NOTEBOOKS[name] for name in names})

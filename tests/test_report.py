@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -19,8 +18,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
-from bad_inputs import write_folder
-from cells import shown_by
+from cells import all_outputs, notebook, short_notebooks, shown_by
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from pypdf import PdfReader
 
@@ -29,15 +27,11 @@ from lib.data import ROOT
 from lib.engine import store
 from lib.plots import table_html
 from lib.study import NOTEBOOKS, Study
-from report import build, figures, page, probes, saved
+from report import build, figures, page, saved
 from report.export import ReportHTMLExporter, TypstPDFExporter, to_markdown
 
 PARAMETERS = {"profile", "dataset", "data_dir", "seeds", "outputs"}
 MORE_PARAMETERS = {"09_transfer": {"backbone", "weights", "positive"}}
-
-
-def notebook(path):
-    return nbformat.read(path, as_version=4)
 
 
 def executed(study, name):
@@ -46,10 +40,6 @@ def executed(study, name):
 
 def tagged(nb, tag):
     return [cell for cell in nb.cells if tag in cell.metadata.get("tags", [])]
-
-
-def all_outputs(nb):
-    return [output for cell in nb.cells for output in cell.get("outputs", [])]
 
 
 def code_cells(nb):
@@ -168,54 +158,11 @@ def test_every_committed_claim_holds():
     assert set(claims.loc[claims["source"].notna(), "verdict"]) <= {"confirmed", "contradicted", "open"}
 
 
-def test_an_execution_depends_on_what_was_tried_and_on_which_models_are_kept(tmp_path):
-    found, (run,) = [], probes.borders()[12, "gn", "mean"]
-    folder = store.Folder(run, tmp_path).path
-    for name in (None, store.SUMS, store.MODEL):
-        if name:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_text("x")
-        study = Study("smoke", "digits", outputs=tmp_path)
-        found.append(
-            [build.fingerprint(build.SOURCES / f"{stem}.ipynb", study, {}) for stem in ("01_resnet_bn", "08_cnn_ablations")]
-        )
-    assert len({first for first, _ in found}) == 3 and len({other for _, other in found}) == 1
-
-
-def test_an_edit_that_changes_nothing_executes_nothing_again(tmp_path, monkeypatch):
-    """Docstrings, comments and layout of lib are no input of a notebook, unless it prints the code; all else is."""
-    (tmp_path / "lib" / "engine").mkdir(parents=True)
-    monkeypatch.setattr(build, "ROOT", tmp_path)
-    file, plain, printing = tmp_path / "lib" / "engine" / "a.py", tmp_path / "plain.ipynb", tmp_path / "printing.ipynb"
-    plain.write_text("facts"), printing.write_text("print(inspect.getsource(norms))")
-
-    def codes(text):
-        file.write_text(text)
-        return build.code_of(plain), build.code_of(printing)
-
-    usual = codes('"""A."""\n\n\ndef f(x):\n    """B."""\n    return x + 1\n')
-    reworded = codes('"""Anew."""\ndef f(x):\n    # said\n    """Better."""\n    return (x + 1)\n')
-    assert reworded[0] == usual[0] and reworded[1] != usual[1]
-    assert codes('"""A."""\n\n\ndef f(x):\n    """B."""\n    return x + 2\n')[0] != usual[0]
-    assert codes('"""A."""\n\n\ndef f(x):\n    return "B." and x + 1\n')[0] != usual[0]
-
-
 def test_unchanged_notebooks_are_not_executed_again_and_nothing_is_trained(smoke):
     study, target, _ = smoke
     before = {f: f.stat().st_mtime_ns for f in study.outputs.rglob("*") if f.is_file()}
     assert build.build(study, target, jobs=1) == {}
     assert {f: f.stat().st_mtime_ns for f in study.outputs.rglob("*") if f.is_file()} == before
-
-
-def test_a_kernel_takes_no_port_that_another_may_take_before_it(tmp_path):
-    study = Study("smoke", outputs=tmp_path / "outputs")
-    code = "from ipykernel import get_connection_info\nprint(get_connection_info(unpack=True)['transport'])"
-    nb = new_notebook(cells=[new_code_cell(code)], metadata=PYTHON)
-    nbformat.write(nb, tmp_path / "02_norm_sanity.ipynb")
-    (tmp_path / "executed").mkdir()
-    assert build.execute(tmp_path / "02_norm_sanity.ipynb", study, {}, tmp_path / "executed") == ""
-    assert all_outputs(notebook(tmp_path / "executed" / "02_norm_sanity.ipynb"))[0].text == "ipc\n"
-    assert build.connection("/tmp/" + 100 * "a").KernelManager.transport == "tcp"  # a path too long for a socket
 
 
 def test_papermill_from_the_top_level(smoke, tmp_path):
@@ -231,26 +178,6 @@ def test_papermill_from_the_top_level(smoke, tmp_path):
         for nb in (notebook(tmp_path / "out.ipynb"), executed(study, "05_feature_quantiles"))
     )
     assert one == other and one
-
-
-PYTHON = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-
-
-@pytest.fixture
-def few(monkeypatch):
-    """A report of four sections only, for each starts a kernel."""
-    names = ("01_resnet_bn", "04_batch_size", "06_training_recipe", "12_discussion")
-    monkeypatch.setattr(build, "NOTEBOOKS", {name: NOTEBOOKS[name] for name in names})
-
-
-def short_notebooks(folder, code, others=None):
-    """A folder of one-cell notebooks in place of the report's, with `code` in all but those numbered in `others`."""
-    sources = folder / "notebooks"
-    sources.mkdir()
-    for i, name in enumerate(build.NOTEBOOKS):
-        cells = [new_markdown_cell(f"# Section {i}"), new_code_cell((others or {}).get(i, code))]
-        nbformat.write(new_notebook(cells=cells, metadata=PYTHON), sources / f"{name}.ipynb")
-    return sources
 
 
 def outputs_copy(study, folder):
@@ -344,16 +271,6 @@ def test_a_report_of_what_is_finished_trains_nothing(smoke, few, tmp_path, capsy
     assert "no section has all its runs" in capsys.readouterr().err
 
 
-def test_a_killed_kernel_takes_only_its_own_notebook(few, tmp_path):
-    """As where memory runs out: the report says so in that section."""
-    sources = short_notebooks(tmp_path, "1 + 1", {1: "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"})
-    (sources / "06_training_recipe.ipynb").write_text("no notebook")
-    failures = build.build(build.Study("smoke", outputs=tmp_path / "outputs"), tmp_path / "report", 2, sources)
-    assert list(failures) == ["04_batch_size", "06_training_recipe"] and "DeadKernelError" in failures["04_batch_size"]
-    html = (tmp_path / "report" / "report.html").read_text()
-    assert "This cell failed: DeadKernelError" in html and "Section 3" in html and "This cell failed: NotJSONError" in html
-
-
 def test_an_executed_notebook_that_was_changed_is_executed_again(smoke, tmp_path):
     study, _, _ = smoke
     file = Path(shutil.copy(study.outputs / "notebooks" / "smoke-digits" / "01_resnet_bn.ipynb", tmp_path))
@@ -372,46 +289,12 @@ def test_an_executed_notebook_that_was_changed_is_executed_again(smoke, tmp_path
     assert build.key_of(file, other) == ""  # a fact was changed
 
 
-def test_no_report_poses_as_another(tmp_path):
-    folders = {build.report_folder(build.Study(p, d)) for p in ("smoke", "quick", "paper") for d in ("digits", "cifar10")}
-    assert len(folders) == 6 and build.report_folder(build.Study("paper", "cifar10")) == build.HERE
-    assert build.report_folder(build.Study("quick")) == build.HERE / "quick-digits"
-    birds = build.Study("smoke", f"folder:{write_folder(tmp_path / 'birds')}")
-    assert build.notebook_folder(birds) == Path("outputs/notebooks/smoke-folder-birds")
-
-
 def test_paths_in_executed_notebooks_name_no_machine(smoke):
     study, _, _ = smoke
     assert build.portable("outputs/x") == "outputs/x" and build.portable(ROOT / "notebooks") == "notebooks"
     assert build.portable(study.outputs) == str(study.outputs)
     for name in NOTEBOOKS:
         assert str(ROOT) not in (build.notebook_folder(study) / f"{name}.ipynb").read_text()
-
-
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill -9"])
-def test_a_stopped_build_leaves_no_process(tmp_path, how):
-    from test_jobs import alive, children, wait_until
-
-    code = (
-        "import sys; from pathlib import Path; from report import build; from lib.study import Study\n"
-        "build.build(Study('smoke', outputs=sys.argv[1]), Path(sys.argv[1]) / 'report', 2, Path(sys.argv[2]))"
-    )
-    sources = short_notebooks(tmp_path, "import time; time.sleep(600)")
-    command = [sys.executable, "-c", f"if __name__ == '__main__':\n    {code.replace(chr(10), chr(10) + '    ')}"]
-    process = subprocess.Popen([*command, str(tmp_path / "outputs"), str(sources)], cwd=ROOT, stderr=subprocess.DEVNULL)
-
-    def kernels():
-        return [kernel for worker in children(process.pid) for kernel in children(worker)]
-
-    try:
-        assert wait_until(lambda: len(kernels()) == 2)
-        below = [*children(process.pid), *kernels()]
-        process.send_signal(how)
-        process.wait(60)
-        assert wait_until(lambda: not any(alive(pid) for pid in below), 60)
-    finally:
-        process.kill()
 
 
 class Links(HTMLParser):
