@@ -584,7 +584,7 @@ def sure_and_right(rows: pd.DataFrame) -> Figure:
                 markeredgewidth=1 if face == "white" else 0, alpha=1 if face == "white" else 0.6,
             )  # fmt: skip
         ax.plot([0, 100], [0, 100], color="black", linewidth=0.8)
-        ax.set(title=NAMES[variant], xlim=(15, 100), ylim=(15, 100), aspect="equal", xticks=(50, 100), yticks=(50, 100))
+        ax.set(title=NAMES[variant], xlim=(0, 100), ylim=(0, 100), aspect="equal", xticks=(0, 50, 100), yticks=(0, 50, 100))
     np.atleast_1d(axes)[0].set_ylabel("accuracy (%)")
     fig.supxlabel("mean confidence (%)", fontsize=9)
     return fig
