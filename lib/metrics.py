@@ -1,4 +1,7 @@
-"""Scores of a classification by scikit-learn, imported where it is needed for it is slow to load, and quantiles of features."""
+"""Scores of a classification, by scikit-learn, and quantiles of features.
+
+The functions import scikit-learn themselves: it is slow to load, and where runs are only read it is not needed.
+"""
 
 import numpy as np
 import pandas as pd

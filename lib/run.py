@@ -56,7 +56,7 @@ class Run:
     criterion: str = "cross_entropy"  # the loss; or mse or l1, between the logits and 1 for the true class, 0 for the others
     initialization: str = "he"  # of the ResNet's weights; or fixup, with which each block starts as its shortcut alone
     probe: bool = False  # tried for a choice: its test images are never scored
-    bias_decay: bool = True  # weight decay on γ, β and biases too, as on all weights in He et al. 2016
+    bias_decay: bool = True  # weight decay on γ, β and biases too
 
     def __post_init__(self):
         data.check_name(self.dataset)

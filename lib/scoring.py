@@ -2,12 +2,14 @@
 
 outputs/runs/<run id>/
     shifted.csv          a row for each shift and strength: see `shifted`
-    reliability.csv      how often it is right where it is how sure: see `reliability`
+    reliability.csv      how often its answers are right, by their confidence: see `reliability`
     probabilities.npz    of the classes, for validation and test images: see `probabilities`
 """
 
 import io
+import zlib
 from collections.abc import Callable
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -100,7 +102,11 @@ def score_shifted(result: Result, data: Data) -> pd.DataFrame:
 def kept(result: Result, name: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
     """What the CSV file of this name beside the run says, where it is of the run's weights; else it is made and written."""
     file, of = result.path / name, weights_sum(result)
-    if not (file.is_file() and pd.read_csv(file)["weights"].eq(of).all()):
+    try:
+        known = pd.read_csv(file)["weights"].eq(of).all()
+    except (OSError, ValueError, KeyError):  # it is not there, or damaged
+        known = False
+    if not known:
         write_file(file, make().assign(weights=of).to_csv(index=False).encode())
     return pd.read_csv(file).drop(columns="weights")
 
@@ -117,10 +123,12 @@ def probabilities(result: Result, data: Data) -> dict[str, np.ndarray]:
     """float16 (N, r) of `val` and `test`, and of both `_mirrored`: the softmax of the mean of the logits of an image and its
     mirror image. Read from probabilities.npz where that is of these weights."""
     file, of = result.path / "probabilities.npz", weights_sum(result)
-    if file.is_file():
-        with np.load(file, allow_pickle=False) as arrays:
+    try:
+        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as arrays:
             if str(arrays["weights"]) == of:
                 return {name: arrays[name] for name in arrays.files if name != "weights"}
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error):
+        pass  # it is not there, or damaged
     model, arrays = result.model(), {}
     for name, split in (("val", data.val), ("test", data.test)):
         _, logits = outputs_of(model, data, split)

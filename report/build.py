@@ -384,6 +384,7 @@ def build(study: Study, target: Path, jobs: int, sources: Path = SOURCES, finish
             files = {name: sources / f"{name}.ipynb" for name in part}
             changed = [name for name, file in files.items() if not is_current(file, study, parameters, folder)]
             if of_scores := [needed for name in SCORED if name in changed for needed in NOTEBOOKS[name]]:
+                # What cannot be scored here, the notebook tries again, and shows why not.
                 wait([pool.submit(score, run, study) for run in study.runs_of(of_scores)])
             futures = {name: pool.submit(execute, files[name], study, parameters, folder) for name in changed}
             for name in part:

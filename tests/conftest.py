@@ -21,7 +21,7 @@ def pytest_configure():
 
 
 def pytest_collection_modifyitems(items):
-    # The file that takes longest first, so that two processes end together.
+    # The file that takes longest first, so that the processes end together.
     items.sort(key=lambda item: item.path.name != "test_report.py")
 
 
@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(items):
 def the_longest_goes_before(request):
     """Of tests side by side those of the report have the cores first: all others together take no longer than they."""
     if request.path.name != "test_report.py":
-        os.setpriority(os.PRIO_PROCESS, 0, 5)
+        os.setpriority(os.PRIO_PROCESS, 0, max(5, os.getpriority(os.PRIO_PROCESS, 0)))
 
 
 @pytest.fixture(autouse=True)

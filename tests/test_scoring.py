@@ -84,6 +84,20 @@ def test_a_batchs_own_statistics(runs):
     assert not torch.allclose(scoring.outputs_of(results["bn"].model(), data, data.test)[1], expected, atol=1e-2)
 
 
+def test_what_is_kept_and_damaged_is_made_anew(runs, monkeypatch):
+    results, data = runs
+    monkeypatch.setattr(scoring, "SHIFTS", {})
+    whole = scoring.reliability(results["gn"], data)
+    for name in ("reliability.csv", "probabilities.npz"):
+        file = results["gn"].path / name
+        content = file.read_bytes()
+        for damaged in (b"", b"no table", content[: len(content) // 2]):
+            file.write_bytes(damaged)
+            if name == "probabilities.npz":
+                (results["gn"].path / "reliability.csv").unlink(missing_ok=True)
+            pd.testing.assert_frame_equal(scoring.reliability(results["gn"], data), whole)
+
+
 def test_what_is_kept_is_of_these_weights(runs, monkeypatch):
     results, data = runs
     monkeypatch.setattr(scoring, "SHIFTS", {"brightness": (scoring.brighter, (25,))})
@@ -116,6 +130,10 @@ def test_committed_facts_are_those_of_the_committed_scores():
     expected = {v: committed("shifted.csv", v).query(rows)["accuracy"].mean() for v, rows in cell.items()}
     assert known["shifts"]["contrast"]["in"] == pytest.approx(expected["in"]) == known["contrast"].loc[0.25, "in"]
     assert known["shifts"]["blur"]["nn"] == pytest.approx(expected["nn"])
+    rows = committed("shifted.csv", "gn").query("shift != 'none'")
+    assert set(zip(rows["shift"], rows["strength"], strict=True)) == {
+        (name, x) for name, (_, xs) in scoring.SHIFTS.items() for x in xs
+    }
     over_thirty = committed("shifted.csv", *bn).query("shift != 'none' and batch == 0")
     assert known["shifts"]["mean"]["bn"] == pytest.approx(over_thirty["accuracy"].mean()) and len(over_thirty) == 6 * 30
     assert known["calibration_shifted"]["calibration_error"]["bn"] == pytest.approx(over_thirty["calibration_error"].mean())
