@@ -131,15 +131,31 @@ def histories(arms: Arms) -> dict[str, list[pd.DataFrame]]:
     return {variant: [result.history for result in results] for variant, results in arms.items()}
 
 
+def place(layer: str) -> str:
+    """The name of a norm's layer for readers: stem, or stage.block.norm from 1, as in 3.2.1 for layer3.1.norm1."""
+    return re.sub(r"layer(\d+)\.(\d+)\.norm", lambda m: f"{m[1]}.{int(m[2]) + 1}.", layer).replace("norm1", "stem")
+
+
 def gates(results: list[Result]) -> pd.DataFrame:
-    """BIN's gates at the best epoch, a row for each: layer (stem, or stage.block.norm from 1, in forward order), channel, rho,
-    seed."""
+    """BIN's gates at the best epoch, a row for each: layer (a `place`, in forward order), channel, rho, seed."""
     rows = []
     for result in results:
         for layer, rho in norms.gates(result.model()).items():
-            place = re.sub(r"layer(\d+)\.(\d+)\.norm", lambda m: f"{m[1]}.{int(m[2]) + 1}.", layer).replace("norm1", "stem")
-            rows += [(place, channel, value, result.run.seed) for channel, value in enumerate(rho.tolist())]
+            rows += [(place(layer), channel, value, result.run.seed) for channel, value in enumerate(rho.tolist())]
     return pd.DataFrame(rows, columns=["layer", "channel", "rho", "seed"])
+
+
+def dead_scales(arms: Arms, below: float = 0.01) -> pd.DataFrame:
+    """Layer (a `place`, in forward order) × variant: the share of the channels whose scale |γ| is below that at the best epoch,
+    the mean over the seeds; of variants whose norms have a γ."""
+
+    def shares(result: Result) -> pd.Series:
+        scales = {name: p for name, p in result.model().named_parameters() if name.endswith("weight") and p.ndim == 1}
+        return pd.Series(
+            {place(name.removesuffix(".weight")): (p.abs() < below).double().mean().item() for name, p in scales.items()}
+        )
+
+    return pd.DataFrame({v: pd.concat([shares(r) for r in results], axis=1).mean(axis=1) for v, results in arms.items()})
 
 
 def by_batch_size(swept: Arms, usual: int) -> pd.DataFrame:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.engine.compiled import compiled
+from lib.norms import gates
 from lib.resnet import ResNet
 
 if TYPE_CHECKING:
@@ -23,7 +24,10 @@ def network(run: "Run") -> nn.Module:
         return compiled(CNN(run.classes, run.norm, run.activation))
     if run.model == "resnet50":
         return ResNet50(run.classes)
-    return compiled(ResNet(run.n, run.classes, run.norm, run.group_size, run.initialization))
+    resnet = compiled(ResNet(run.n, run.classes, run.norm, run.group_size, run.initialization))
+    for rho in gates(resnet).values():
+        nn.init.constant_(rho, run.gate)
+    return resnet
 
 
 class CNN(nn.Module):

@@ -17,7 +17,9 @@ CODE_VERSION = 1  # raise it with a change of code that changes results beyond r
 NORMS_VERSION = 2  # the same for the norms, of which the other variants know nothing
 
 #: Fields that Run got later. At their default they are no part of the id, so that runs from before keep theirs.
-LATER_FIELDS = ("model", "activation", "criterion", "only_classes", "init", "initialization", "probe", "bias_decay")
+LATER_FIELDS = (
+    "model", "activation", "criterion", "only_classes", "init", "initialization", "probe", "bias_decay", "gate", "ghost_batch",
+)  # fmt: skip
 #: model -> what may stand for `norm`
 NORMS_OF = {"resnet": tuple(NORMS), "cnn": REGULARIZERS, "resnet50": ("torch_bn",)}
 OUR_NORMS = tuple(name for name in NORMS if name not in ("torch_bn", "nn"))
@@ -57,6 +59,8 @@ class Run:
     initialization: str = "he"  # of the ResNet's weights; or fixup, with which each block starts as its shortcut alone
     probe: bool = False  # tried for a choice: its test images are never scored
     bias_decay: bool = True  # weight decay on γ, β and biases too
+    gate: float = 1.0  # where BIN's gates start; with a gate_lr of 0 they stay there
+    ghost_batch: int | None = None  # images that share batch norm's statistics, of each batch; None: all (Hoffer et al. 2017)
 
     def __post_init__(self):
         data.check_name(self.dataset)
@@ -96,6 +100,11 @@ class Run:
         for field in fields(self):  # 1 and 1.0 are one run
             if "float" in str(field.type) and getattr(self, field.name) is not None:
                 object.__setattr__(self, field.name, float(getattr(self, field.name)))
+        if not is_number(self.gate, float) or not 0 <= self.gate <= 1:
+            raise ValueError(f"gate is {self.gate!r}; it must be a number from 0 to 1")
+        if self.ghost_batch is not None:
+            at_least("ghost_batch", self.ghost_batch, 2, int)
+            allow("norm with a ghost_batch", self.norm, ("torch_bn", "bn", "bin") if self.model == "resnet" else ())
         if self.momentum >= 1:
             raise ValueError(f"momentum is {self.momentum}; it must be below 1")
         if self.norm == "gn" and 16 % self.group_size:

@@ -5,6 +5,7 @@ import io
 import math
 import sys
 import time
+from argparse import BooleanOptionalAction
 from dataclasses import fields, replace
 
 import numpy as np
@@ -65,8 +66,9 @@ def check_data(run: Run, data: data_module.Data) -> None:
     if run.classes != len(data.classes):
         raise ValueError(f"classes (r) is {run.classes}, but {run.data_name} has {len(data.classes)} classes; give that number")
     height, width = data.train.images.shape[2:]
-    one_image = 1 in (run.batch_size, len(data.train) % run.batch_size)  # in some batch
-    left = f"{len(data.train)} images in batches of {run.batch_size} leave a batch of one image"
+    part = run.ghost_batch or run.batch_size
+    one_image = 1 in [size % part or part for size in (run.batch_size, len(data.train) % run.batch_size) if size]
+    left = f"{len(data.train)} images in batches of {part} leave a batch of one image"
     if run.model == "cnn":
         if min(height, width) < CNN.least:
             raise ValueError(f"the images are {height}×{width}; the CNN takes {CNN.least}×{CNN.least} and larger ones")
@@ -79,10 +81,8 @@ def check_data(run: Run, data: data_module.Data) -> None:
         if one_pixel and run.norm in ("in", "bin"):
             raise ValueError(f"the last maps have one pixel, so {run.norm} has no variance to divide by; give larger images")
         if one_pixel and one_image and run.norm in ("bn", "torch_bn"):
-            raise ValueError(
-                f"{left}, and the last maps have one pixel, so {run.norm} has no variance to divide by; "
-                "give another batch_size or larger images"
-            )
+            said = f"{left}, and the last maps have one pixel, so {run.norm} has no variance to divide by"
+            raise ValueError(f"{said}; give another batch_size or larger images")
 
 
 def new_model(run: Run) -> nn.Module:
@@ -232,7 +232,7 @@ class Trainer:
         x, y = self.data.batch(self.plan.index_select(0, rows))
         bf16 = self.run.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16, cache_enabled=False):
-            logits = self.model(x).float()
+            logits = torch.cat([self.model(part) for part in x.split(self.run.ghost_batch or size)]).float()
         loss = loss_of(logits, y, self.run.criterion)
         self.optimizer.zero_grad()
         loss.backward()
@@ -326,7 +326,7 @@ def main(argv=None) -> int:
     parser = Parser("lib.train", "Train one run, or go on with it.", "data-dir", "outputs")
     for field in fields(Run):
         kind = next(kind for kind in (bool, int, float, str) if kind.__name__ in str(field.type))
-        how = {"action": "store_true"} if kind is bool else {"type": kind}
+        how = {"action": BooleanOptionalAction} if kind is bool else {"type": kind}
         parser.add_argument(f"--{field.name.replace('_', '-')}", **how, default=None, help=f"default: {field.default}")
     parser.add_argument("--device", help="cpu, cuda or cuda:1 (default: the GPU if there is one)")
     options = vars(parser.parse_args(argv))

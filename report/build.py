@@ -98,8 +98,9 @@ def fingerprint(source: Path, study: Study, parameters: dict) -> str:
     """Changes with anything an execution depends on: the notebook, the code, the parameters, its runs' results and which of
     their models are kept."""
     needed = study.runs_of(NOTEBOOKS[source.stem])
-    if source.stem == "01_resnet_bn":  # which shows what was tried for the recipe
-        needed += [run for planned in probes.plan().values() for run in planned]
+    shown = {"01_resnet_bn": probes.plan, "12_norm_or_recipe": probes.tried_later}  # what was tried, before the study and after
+    if source.stem in shown:
+        needed += [run for planned in shown[source.stem]().values() for run in planned]
     paths = [store.Folder(run, study.outputs).path for run in needed]
     sums = [
         ((path / store.SUMS).read_text(), (path / store.MODEL).is_file()) if (path / store.SUMS).is_file() else "missing"

@@ -464,6 +464,32 @@ def dot_panels(values: dict[str, pd.Series], label: str) -> Figure:
     return fig
 
 
+def two_scores(rows: pd.DataFrame, label: str) -> Figure:
+    """Each variant's value in the first column and in the second (fractions), a line for each from left to right. `label`: what
+    the values are."""
+    fig, ax = plt.subplots(figsize=(0.6 * WIDTH, 2.3))
+    for variant, row in (100 * rows).iterrows():
+        color, style = style_of(variant)
+        ax.plot([0, 1], row, color=color, linestyle=style, marker="o", markersize=5)
+    ax.set_xticks([0, 1], list(rows.columns))
+    ax.grid(visible=False, axis="x")
+    ax.set(xlim=(-0.15, 1.08), ylabel=label)
+    label_ends(ax, (100 * rows.iloc[:, 1]).to_dict())
+    return fig
+
+
+def by_layer(shares: pd.DataFrame, label: str) -> Figure:
+    """Shares (%) by layer, from input to output, a line for each variant: layer × variant, fractions. `label`: of what."""
+    fig, ax = plt.subplots(figsize=(WIDTH, 1.9))
+    for variant, values in (100 * shares).items():
+        color, style = style_of(variant)
+        ax.plot(range(len(values)), values, color=color, linestyle=style)
+    ax.set_xticks(range(len(shares)), shares.index)
+    ax.set(xlim=(0, len(shares) - 1), xlabel="layer, from input to output", ylabel=label)
+    label_ends(ax, (100 * shares.iloc[-1]).to_dict())
+    return fig
+
+
 def ablation(rows: pd.DataFrame, base: str) -> Figure:
     """Test accuracy (filled, with its interval) and validation accuracy (hollow) of configurations that depart from `base`, a
     line, in one choice each; a cross where the training failed. Columns: val, test, low, high (fractions); the index says

@@ -67,6 +67,17 @@ TUNING = {
     "learning rate 0.2": {"lr": 0.2},
 }
 
+#: 13: learning rates far from the study's, and for which norms; and ghost batches of BN, 128 being all images of a batch.
+RATED, RATES = ("bn", "gn", "nn"), (0.01, 0.032, 0.1, 0.32, 1.0, 3.2)
+GHOSTS = (128, 16, 8)
+#: 13: where BIN's gates are held. Held at 1 it is BN, and at 0 IN.
+GATES = {
+    "1 (BN)": ("bn", {}),
+    "½": ("bin", {"gate": 0.5, "gate_lr": 0.0}),
+    "0 (IN)": ("in", {}),
+    "learned": ("bin", {}),
+}
+
 
 def study_of(outputs: str | Path = "outputs", data_dir: str | Path = "data", seeds=(0,), **changes) -> Study:
     """The paper's study on CIFAR-10 with other fields of Run for all its runs."""
@@ -88,10 +99,48 @@ def borders(seeds=(0,)) -> dict[tuple[int, str, str], list[Run]]:
     return found
 
 
+def short(norm: str, seeds, **changes) -> list[Run]:
+    """A norm's runs over 12 epochs, one for each seed, whose test images are never scored."""
+    return study_of(seeds=seeds, epochs=12, probe=True, **changes).runs(norm)
+
+
 def tuning(seeds=(0,)) -> dict[tuple[str, str], list[Run]]:
-    """(norm, what is changed) -> its runs, one for each seed."""
-    every = itertools.product(TUNED, TUNING.items())
-    return {(v, name): study_of(seeds=seeds, epochs=12, probe=True, **changes).runs(v) for v, (name, changes) in every}
+    """(norm, what is changed) -> its runs."""
+    return {(v, name): short(v, seeds, **changes) for name, changes in TUNING.items() for v in TUNED}
+
+
+def rates(seeds=(0,)) -> dict[tuple[str, float], list[Run]]:
+    """(norm, learning rate) -> its runs."""
+    return {(v, lr): short(v, seeds, lr=lr) for v in RATED for lr in RATES}
+
+
+def gates(seeds=(0, 1, 2)) -> dict[str, list[Run]]:
+    """Where the gates are held -> its runs."""
+    return {name: short(norm, seeds, **changes) for name, (norm, changes) in GATES.items()}
+
+
+def ghosts(seeds=(0, 1, 2)) -> dict[int, list[Run]]:
+    """Images that share BN's statistics, of each batch of 128 -> its runs."""
+    return {size: short("bn", seeds, **({"ghost_batch": size} if size < Run.batch_size else {})) for size in GHOSTS}
+
+
+def tried_later() -> dict[str, list[Run]]:
+    """Name -> runs of all that was tried after the study; a run may have two names."""
+    found = {f"{NAMES[norm]}, {change}": planned for (norm, change), planned in tuning().items()}
+    found |= {f"{NAMES[norm]}, learning rate {lr:g}": planned for (norm, lr), planned in rates().items()}
+    found |= {f"gates {place}": planned for place, planned in gates().items()}
+    return found | {f"BN, statistics of {size} images": planned for size, planned in ghosts().items()}
+
+
+def validated(outputs: Path, plan: dict[tuple, list[Run]]) -> pd.DataFrame:
+    """A row for each run of a plan, indexed by its name: `val`, the best validation accuracy, NaN where the run is not finished
+    yet or diverged, and whether it did."""
+    found = [(name, store.find(run, outputs)) for name, planned in plan.items() for run in planned]
+    rows = [
+        {"val": np.nan if not r or r.diverged else r.score(split="val"), "diverged": bool(r and r.diverged)} for _, r in found
+    ]
+    names = [name if isinstance(name, tuple) else (name,) for name, _ in found]
+    return pd.DataFrame(rows, index=pd.MultiIndex.from_tuples(names))
 
 
 def plan(seeds=(0,)) -> dict[str, list[Run]]:
@@ -141,8 +190,7 @@ def main(argv=None) -> int:
 
     def work() -> int:
         study = study_of(args.outputs, args.data_dir, args.seeds)
-        tuned = {f"{NAMES[norm]}, {change}": planned for (norm, change), planned in tuning(study.seeds).items()}
-        for name, results in study.fit_all(plan(study.seeds) | tuned).items():
+        for name, results in study.fit_all(plan(study.seeds) | tried_later()).items():
             for result in results:  # they are compared on validation data
                 accuracy = "diverged" if result.diverged else f"val accuracy {result.score(split='val'):.4f}"
                 print(f"{name}: seed {result.run.seed}  {accuracy}  best epoch {result.best_epoch}")

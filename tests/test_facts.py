@@ -387,6 +387,15 @@ def test_recipes_are_compared_with_the_one_in_use_and_borders_with_the_black_one
     assert (row["val"], row["value"]) == pytest.approx((0.4, 0.1))
 
 
+def test_what_is_validated_is_a_row_for_each_run_of_a_plan(tmp_path):
+    first, second, lost, missing = (replace(SMALL, seed=seed) for seed in range(4))
+    made(tmp_path, first, {"val": 0.5}), made(tmp_path, second, {"val": 0.8}), made(tmp_path, lost, **DIVERGED)
+    found = probes.validated(tmp_path, {("a", 1): [first, second], ("a", 2): [lost], ("b", 1): [missing]})
+    assert found.index.tolist() == [("a", 1), ("a", 1), ("a", 2), ("b", 1)]
+    assert found["val"].tolist() == pytest.approx([0.5, 0.8, np.nan, np.nan], nan_ok=True)
+    assert found["diverged"].tolist() == [False, False, True, False]
+
+
 # Trained networks
 
 
@@ -409,6 +418,15 @@ def test_gates_are_those_of_the_stored_weights(smoke):
             assert part["rho"].tolist() == weights[f"{name}.rho"].tolist() and part["channel"].tolist() == [*range(len(part))]
         assert sum("rho" in name for name in weights) == len(names)
     assert frame["rho"].nunique() > 2 and facts.gates(found["in"]).empty
+
+
+def test_dead_scales_are_those_of_the_stored_weights(smoke):
+    _, found = smoke
+    shares = facts.dead_scales(found, below=1.0)
+    assert list(shares.index)[:2] == ["stem", "1.1.1"] and len(shares) == 7 and list(shares.columns) == ["bin", "in"]
+    scales = [load_file(result.path / "best.safetensors")["layer3.0.norm2.weight"] for result in found["in"]]
+    assert shares.loc["3.1.2", "in"] == pytest.approx(np.mean([(scale.abs() < 1).double().mean() for scale in scales]))
+    assert 0 < shares.loc["3.1.2", "in"] < 1 and (facts.dead_scales(found, below=0.0) == 0).all(axis=None)
 
 
 def test_validation_images_as_training_shows_them(smoke):

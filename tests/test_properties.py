@@ -219,7 +219,7 @@ CHOICES = {
     "norm": ["torch_bn", "bn", "in", "bin", "ln", "gn", "nn"], "dataset": ["digits", "cifar10"], "optimizer": ["sgd", "adam"],
     "schedule": ["cosine", "step", "constant"], "augment": list(data.AUGMENTATIONS), "precision": ["bf16", "float32"],
     "group_size": [1, 2, 4, 8, 16], "criterion": ["cross_entropy", "mse", "l1"], "init": ["", "some-run"],
-    "initialization": ["he", "fixup"], "probe": [False, True], "bias_decay": [True, False],
+    "initialization": ["he", "fixup"], "probe": [False, True], "bias_decay": [True, False], "gate": [0.0, 0.5, 1.0],
 }  # fmt: skip
 runs_of_any_kind = st.fixed_dictionaries(
     {name: st.sampled_from(values) for name, values in CHOICES.items()}
@@ -256,7 +256,7 @@ def test_a_run_survives_its_config_file_and_its_id_is_a_folder_name(kwargs):
     assert run.id == "".join(c for c in run.id if c.isalnum() or c in "-_") and len(run.id) < 200
 
 
-TOGETHER = ("model", "activation", "only_classes")  # whose other values need another norm or number of classes
+TOGETHER = ("model", "activation", "only_classes", "ghost_batch")  # whose other values need another norm or number of classes
 
 
 @given(runs_of_any_kind, st.sampled_from([field.name for field in fields(Run) if field.name not in TOGETHER]), st.data())

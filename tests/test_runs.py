@@ -21,7 +21,7 @@ OTHER = {
     "seed": 1, "batch_size": 8, "epochs": 60, "patience": 5, "optimizer": "adam", "lr": 0.05, "momentum": 0.8,
     "weight_decay": 1e-4, "schedule": "step", "warmup_epochs": 0, "clip_norm": 1.0, "gate_lr": 1.0, "group_size": 8,
     "augment": "none", "precision": "float32", "model": "cnn", "criterion": "mse", "only_classes": "5-14", "init": "other-run",
-    "initialization": "fixup", "probe": True, "bias_decay": False,
+    "initialization": "fixup", "probe": True, "bias_decay": False, "gate": 0.5, "ghost_batch": 8,
 }  # fmt: skip
 
 

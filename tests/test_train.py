@@ -12,11 +12,12 @@ import torch
 from tqdm.auto import tqdm
 
 from lib import data as data_module
-from lib import train
+from lib import norms, train
 from lib.data import ROOT
 from lib.engine import machine, verify
 from lib.engine.store import Folder, Result, results, stored
 from lib.norms import BatchInstanceNorm2d
+from lib.resnet import ResNet
 from lib.run import Run
 
 TINY = Run(
@@ -132,6 +133,31 @@ def test_gates_move_in_training_and_stay_in_range(tmp_path):
         [p.detach() for name, p in fit(replace(TINY, norm="bin"), tmp_path).model().named_parameters() if "rho" in name]
     )
     assert (rho < 1).any() and rho.min() >= 0 and rho.max() <= 1
+
+
+def test_gates_that_do_not_learn_stay_where_they_start(tmp_path):
+    gates = norms.gates(fit(replace(TINY, norm="bin", gate=0.25, gate_lr=0), tmp_path).model())
+    assert len(gates) > 3 and all((rho == 0.25).all() for rho in gates.values())
+
+
+def test_a_ghost_batch_has_statistics_of_its_own():
+    """One step of SGD over 32 images whose statistics are those of 8, against PyTorch's layers, fed with 8 at a time."""
+    run = replace(TINY, norm="bn", batch_size=32, train_size=32, ghost_batch=8, momentum=0.0, weight_decay=0.0, warmup_epochs=0)
+    data, model = train.load_data(run, "data"), train.new_model(run)
+    reference = ResNet(run.n, run.classes, "torch_bn").double()
+    reference.load_state_dict(model.state_dict())
+    trainer = train.Trainer(run, model, train.new_optimizer(run, model), data)
+    trainer.epoch(1, tqdm(disable=True))
+
+    x, y = trainer.data.batch(data_module.epoch_plan(trainer.data, 32, run.augment, run.seed, 1))
+    for part, labels in zip(x.double().split(8), y.split(8), strict=True):
+        (torch.nn.functional.cross_entropy(reference(part), labels) / 4).backward()
+    with torch.no_grad():
+        for p in reference.parameters():
+            p -= trainer.lr[0].double() * p.grad
+    expected = reference.state_dict()
+    assert all(torch.allclose(t.double(), expected[name].double(), atol=1e-5) for name, t in model.state_dict().items())
+    assert expected["norm1.num_batches_tracked"] == 4
 
 
 def test_early_stopping_by_patience(tmp_path, monkeypatch):
