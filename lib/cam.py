@@ -11,13 +11,16 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from lib.data import Data, Split
+from lib.engine.machine import check_device
 from lib.resnet import ResNet
 
 
 def maps(model: ResNet, data: Data, split: Split, batch_size: int = 50) -> Tensor:
     """Where the last residual stage speaks for the true class: float32 (N, H/4, W/4), at least 0, each map with sum 1; all zero
     where nothing speaks for that class."""
-    cam, parts = LayerGradCam(model.eval(), model.layer3), []
+    device = check_device(None)
+    data, split, model = data.to(device), split.to(device), model.to(device).eval()
+    cam, parts = LayerGradCam(model, model.layer3), []
     for images, labels in zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True):
         x = data.normalize(images).contiguous(memory_format=torch.channels_last)
         parts.append(cam.attribute(x, target=labels, relu_attributions=True).detach()[:, 0])

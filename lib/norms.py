@@ -161,10 +161,10 @@ class BatchNorm2d(Norm2d):
                 "there is no variance, so N * H * W must be at least 2"
             )
 
-    def new_batch(self) -> float:
+    def count_batch(self) -> float | Tensor:
         """Count a training batch, and return its weight in the running statistics."""
         self.num_batches_tracked.add_(1)  # quicker than +=, which assigns the buffer anew
-        return self.momentum if self.momentum is not None else 1 / self.num_batches_tracked.item()
+        return self.momentum if self.momentum is not None else 1 / self.num_batches_tracked.to(self.running_mean.dtype)
 
     def statistics(self, m: Tensor, v: Tensor, pixels: int) -> tuple[Tensor, Tensor]:
         """Mean and biased variance of each channel, (1, C): of this batch in training, the running ones in eval."""
@@ -172,7 +172,7 @@ class BatchNorm2d(Norm2d):
             return self.running_mean[None], self.running_var[None]
         mu, var = pool(m, v, dim=0)
         with torch.no_grad():
-            weight, values = self.new_batch(), len(m) * pixels
+            weight, values = self.count_batch(), len(m) * pixels
             unbiased = var[0] * (values / (values - 1))
             self.running_mean.lerp_(mu[0].to(self.running_mean.dtype), weight)
             self.running_var.lerp_(unbiased.to(self.running_var.dtype), weight)

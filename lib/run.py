@@ -97,11 +97,11 @@ class Run:
             value = getattr(self, name)
             if not (name == "clip_norm" and value is None) and not (is_number(value, float) and 0 < value < np.inf):
                 raise ValueError(f"{name} is {value!r}; it must be a number above 0")
+        if not is_number(self.gate, float) or not 0 <= self.gate <= 1:
+            raise ValueError(f"gate is {self.gate!r}; it must be a number from 0 to 1")
         for field in fields(self):  # 1 and 1.0 are one run
             if "float" in str(field.type) and getattr(self, field.name) is not None:
                 object.__setattr__(self, field.name, float(getattr(self, field.name)))
-        if not is_number(self.gate, float) or not 0 <= self.gate <= 1:
-            raise ValueError(f"gate is {self.gate!r}; it must be a number from 0 to 1")
         if self.ghost_batch is not None:
             at_least("ghost_batch", self.ghost_batch, 2, int)
             allow("norm with a ghost_batch", self.norm, ("torch_bn", "bn", "bin") if self.model == "resnet" else ())

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from lib import metrics
 from lib.data import Data, Split
 from lib.engine.files import write_file
-from lib.engine.machine import full_float32, one_cpu_thread
+from lib.engine.machine import check_device, full_float32, one_cpu_thread
 from lib.engine.store import Result
 from lib.shifts import blurred, brighter, compressed, noisy, with_contrast, with_saturation
 
@@ -41,13 +41,14 @@ BINS = 15  # of confidence, equally wide: Guo et al. 2017
 def outputs_of(model: nn.Module, data: Data, split: Split, batch: int | None = None) -> tuple[Tensor, Tensor]:
     """Penultimate features (N, channels) and logits (N, r) in float32, by the running statistics, or by those of every `batch`
     images, which then change the model's running statistics."""
-    model.eval()
+    device = check_device(None)
+    model, data, split = model.to(device).eval(), data.to(device), split.to(device)
     for module in model.modules() if batch else ():
         module.train(hasattr(module, "running_mean"))
     with full_float32(), one_cpu_thread():
         parts = (data.normalize(images) for images in split.images.split(batch or 64))
         features = torch.cat([model.features(x.contiguous(memory_format=torch.channels_last)) for x in parts])
-        return features, model.linear(features)
+        return features.cpu(), model.linear(features).cpu()
 
 
 def bins(confidence: np.ndarray, right: np.ndarray) -> pd.DataFrame:

@@ -1,17 +1,16 @@
 """fit(run): train it, resume it, or return it at once when it is done."""
 
-import contextlib
 import io
 import math
 import sys
 import time
 from argparse import BooleanOptionalAction
+from collections.abc import Generator
 from dataclasses import fields, replace
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 from tqdm.auto import tqdm
 
 from lib import data as data_module
@@ -23,6 +22,7 @@ from lib.networks import CNN, network
 from lib.norms import gates, keep_gates
 from lib.resnet import ResNet
 from lib.run import Run
+from lib.trainer import Trainer, learning_rate, loss_of, without_pause
 
 
 def fit(run: Run, outputs="outputs", data_dir="data", device=None, progress: bool = True, data=None) -> Result:
@@ -41,16 +41,20 @@ def fit(run: Run, outputs="outputs", data_dir="data", device=None, progress: boo
 
 def complete(run: Run, outputs, data_dir, device=None, progress: bool = False, data=None, start: dict | None = None) -> Result:
     """The finished run, trained now as far as it must be; one process at a time. `start`: its first weights, if known."""
-    folder, device = Folder(run, outputs), machine.check_device(device)
+    device = machine.check_device(device)
     start = weights.initial_weights(run, outputs) if start is None else start
-    machine.keep_freed_memory()
-    data = (data or load_data(run, data_dir)).to(device)
-    current = torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
-    with folder.lock(say=tqdm.write), machine.one_cpu_thread(), machine.full_float32(), current:
+    with machine.prepared(device):
+        without_pause(parts(run, outputs, data or load_data(run, data_dir), device, progress, start))
+    return Result(run, outputs)
+
+
+def parts(run: Run, outputs, data: data_module.Data, device: torch.device, progress: bool, start: dict) -> Generator:
+    """`complete` on a device that is prepared, with a pause wherever another training may have its turn."""
+    folder = Folder(run, outputs)
+    with folder.lock(say=tqdm.write):
         folder.set_damage_aside(say=tqdm.write)
         if not folder.done:
-            train(run, data, folder, device, progress, start)
-    return Result(run, outputs)
+            yield from train(run, data.to(device), folder, device, progress, start)
 
 
 def load_data(run: Run, data_dir) -> data_module.Data:
@@ -110,19 +114,7 @@ def new_optimizer(run: Run, model: nn.Module) -> torch.optim.Optimizer:
     return optimizer
 
 
-def learning_rate(run: Run, epoch: float) -> float:
-    """At a time in epochs, counted from 0 and not whole: linear warm-up, then the schedule down to `run.epochs`."""
-    if epoch < run.warmup_epochs:
-        return run.lr * epoch / run.warmup_epochs
-    if run.schedule == "cosine":
-        share = (epoch - run.warmup_epochs) / max(run.epochs - run.warmup_epochs, 1e-9)
-        return run.lr * 0.5 * (1 + math.cos(math.pi * min(share, 1)))
-    if run.schedule == "step":  # He et al. 2016: divided by 10 after a half and after three quarters
-        return run.lr * 0.1 ** sum(epoch >= part * run.epochs for part in (0.5, 0.75))
-    return run.lr
-
-
-def train(run: Run, data: data_module.Data, folder: Folder, device: torch.device, progress: bool, start: dict) -> None:
+def train(run: Run, data: data_module.Data, folder: Folder, device: torch.device, progress: bool, start: dict) -> Generator:
     folder.write_json("config.json", vars_of(run))
     model = new_model(run)
     weights.start_from(model, start, data)
@@ -143,7 +135,7 @@ def train(run: Run, data: data_module.Data, folder: Folder, device: torch.device
         while not finished(run, state):
             epoch = state["epoch"] + 1
             row = {"epoch": epoch, "lr": learning_rate(run, epoch - 0.5)}
-            row |= trainer.epoch(epoch, bar)
+            row |= yield from trainer.paused_epoch(epoch, bar)
             evaluating = time.perf_counter()
             val = evaluate(model, data, data.val, run.criterion)
             row |= {"val_loss": val["loss"], "val_accuracy": val["accuracy"]}
@@ -173,103 +165,6 @@ def vars_of(run: Run) -> dict:
 
 def cpu_copy(model: nn.Module) -> dict:
     return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
-
-
-class Trainer:
-    """Training epochs of a run, on data that lie on the model's device.
-
-    Everything that changes from step to step is a tensor on that device: the epoch's plan and learning rates and the number of
-    the step. So no step waits for the CPU, and on a GPU one step, once captured as a CUDA graph, is all the others too.
-    """
-
-    eager_steps = 3  # before the capture: what PyTorch allocates or chooses at first use is then there
-
-    def __init__(self, run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, data: data_module.Data):
-        self.run, self.model, self.optimizer, self.data = run, model, optimizer, data.bordered(run.augment)
-        self.count, self.steps = len(data.train), math.ceil(len(data.train) / run.batch_size)
-        self.device = data.train.labels.device
-        self.plan = torch.zeros(self.count, 6, dtype=torch.int64, device=self.device)
-        self.lr = torch.zeros(self.steps, device=self.device)
-        self.at = torch.zeros((), dtype=torch.int64, device=self.device)
-        self.loss_sum, self.correct = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
-        self.graph = None
-        for group in optimizer.param_groups:
-            group["lr"] = torch.zeros((), device=self.device)
-            if "capturable" in group:  # a checkpoint brings that of the device it was written on
-                group["capturable"] = self.device.type == "cuda"
-
-    def epoch(self, epoch: int, bar) -> dict[str, float]:
-        """One pass over the training split: mean loss and accuracy while training, and the seconds it took."""
-        start = time.perf_counter()
-        self.model.train()
-        seed = data_module.generator(self.run.seed, epoch).initial_seed()
-        with torch.random.fork_rng([self.device] if torch.cuda.is_available() and self.device.type == "cuda" else []):
-            torch.default_generator.manual_seed(seed)  # of dropout: a resumed epoch drops what it would have dropped
-            if self.device.type == "cuda":
-                torch.cuda.manual_seed(seed)
-            self.steps_of_epoch(epoch, bar)
-        mean_loss, accuracy = (self.loss_sum / self.count).item(), (self.correct / self.count).item()  # waits for the device
-        if self.at.item() != self.steps:
-            raise RuntimeError(f"{self.at.item()} of {self.steps} steps were done on {self.device}")
-        return {"train_loss": mean_loss, "train_accuracy": accuracy, "seconds": time.perf_counter() - start}
-
-    def steps_of_epoch(self, epoch: int, bar) -> None:
-        self.plan.copy_(data_module.epoch_plan(self.data, self.run.batch_size, self.run.augment, self.run.seed, epoch))
-        self.lr.copy_(torch.tensor([learning_rate(self.run, epoch - 1 + (i + 1) / self.steps) for i in range(self.steps)]))
-        for counter in (self.at, self.loss_sum, self.correct):
-            counter.zero_()
-        for i in range(self.steps):
-            size = min(self.run.batch_size, self.count - i * self.run.batch_size)
-            if self.device.type == "cuda" and size == self.run.batch_size:
-                self.replay(size)
-            else:
-                self.step(size)
-            bar.update()
-
-    def step(self, size: int) -> None:
-        """One batch of `size` images: forward, backward, optimizer."""
-        rows = self.at * self.run.batch_size + torch.arange(size, device=self.device)
-        x, y = self.data.batch(self.plan.index_select(0, rows))
-        bf16 = self.run.precision == "bf16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16, cache_enabled=False):
-            logits = torch.cat([self.model(part) for part in x.split(self.run.ghost_batch or size)]).float()
-        loss = loss_of(logits, y, self.run.criterion)
-        self.optimizer.zero_grad()
-        loss.backward()
-        if self.run.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.run.clip_norm)
-        lr = self.lr.index_select(0, self.at[None])[0]
-        for group in self.optimizer.param_groups:
-            group["lr"].copy_(lr * group["lr_scale"])
-        self.optimizer.step()
-        self.loss_sum += loss.detach() * size
-        self.correct += (logits.argmax(1) == y).sum()
-        self.at += 1
-
-    def replay(self, size: int) -> None:
-        """The same on a GPU: the first steps one operation at a time, on a stream of their own, then all from the graph."""
-        if self.eager_steps:
-            self.eager_steps -= 1
-            stream = torch.cuda.Stream(self.device)
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
-                self.step(size)
-            torch.cuda.current_stream().wait_stream(stream)
-            return
-        if self.graph is None:
-            self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph, stream=torch.cuda.Stream(self.device)):  # records, and executes nothing
-                self.step(size)
-        self.graph.replay()
-
-
-def loss_of(logits: Tensor, labels: Tensor, name: str) -> Tensor:
-    """Mean loss over logits (N, r) and labels (N,): cross-entropy (nats), or the mean squared or absolute difference between
-    the logits and 1 for the true class, 0 for the others."""
-    if name == "cross_entropy":
-        return F.cross_entropy(logits, labels)
-    target = (labels[:, None] == torch.arange(logits.shape[1], device=labels.device)).to(logits.dtype)
-    return F.mse_loss(logits, target) if name == "mse" else F.l1_loss(logits, target)
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from torch import nn
 
 from lib import data as data_module
 from lib import stats
+from lib.engine.machine import check_device
 from lib.engine.store import Result
 from lib.engine.weights import imagenet_weights, source_run, start_from
 from lib.networks import ResNet50, network
@@ -81,6 +82,8 @@ def starts(found: dict[str, list[Result]]) -> dict[str, list[Result]]:
 @torch.no_grad()
 def features(model: nn.Module, data: data_module.Data, split: data_module.Split) -> np.ndarray:
     """Penultimate features (N, channels) of a split, float32; its pixels are normalized by the mean and deviation of `data`."""
+    device = check_device(None)
+    model, data, split = model.to(device), data.to(device), split.to(device)
     parts = (model.features(x.contiguous(memory_format=torch.channels_last)) for x, _ in data_module.eval_batches(data, split))
     return torch.cat(list(parts)).cpu().numpy()
 

@@ -232,7 +232,7 @@ from lib import train
 from lib.study import Study
 made = []
 real = train.train
-train.train = lambda run, *rest: (made.append(run.norm), real(run, *rest))
+train.train = lambda run, *rest: made.append(run.norm) or real(run, *rest)
 Study("smoke", "digits", outputs=sys.argv[1], jobs=1).fit(["bn", "gn"], progress=False)
 print(*made)
 """

@@ -6,15 +6,19 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from bad_inputs import write_folder
 
+from lib import train
 from lib.data import ROOT
 from lib.engine import jobs
 from lib.engine.store import Folder, Result
+from lib.run import Run
 from lib.study import Study
 
 VARIANTS = ["bn", "gn"]
@@ -56,17 +60,18 @@ def test_on_a_local_cluster_with_two_workers(one_after_the_other, tmp_path, back
     assert weights(smoke(tmp_path)) == weights(one_after_the_other)
 
 
+@contextmanager
+def in_this_process(*args):
+    """For jobs.connected."""
+    yield {"backend": "sequential", "n_jobs": 1}, 0, 1
+
+
 def test_a_worker_without_the_outputs_folder_sends_the_run_back(one_after_the_other, tmp_path, monkeypatch):
     study = smoke(tmp_path / "here", jobs=2)
-    there, real = tmp_path / "there", jobs.train_one
-
-    @contextmanager
-    def in_this_process(*args):
-        yield {"backend": "sequential", "n_jobs": 1}
-
+    there, real = tmp_path / "there", jobs.train_group
     monkeypatch.setattr(jobs, "connected", in_this_process)
     monkeypatch.setattr(
-        jobs, "train_one", lambda run, _, data_dir, device, parent, start: real(run, there, data_dir, device, None, start)
+        jobs, "train_group", lambda runs, _, data_dir, gpu, parent, *rest: real(runs, there, data_dir, gpu, None, *rest)
     )
     found = study.fit(VARIANTS, progress=False)
     assert weights(study) == weights(one_after_the_other)
@@ -100,8 +105,79 @@ def test_auto_is_a_job_for_each_core(monkeypatch):
     monkeypatch.setattr(jobs.torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(jobs.joblib, "cpu_count", lambda only_physical_cores: 7)
     assert jobs.number_of_jobs("auto", "local") == 7 and jobs.number_of_jobs("auto", "ray") == -1
-    monkeypatch.setattr(jobs.torch.cuda, "device_count", lambda: 2)
-    assert jobs.number_of_jobs("auto", "local") == 2 * jobs.PER_GPU
+    monkeypatch.setattr(jobs.machine, "gpus", lambda: ["cuda:0", "cuda:1"])
+    assert jobs.number_of_jobs("auto", "local") == 2 * jobs.AT_ONCE
+
+
+def test_a_gpu_has_one_worker_that_trains_its_share_in_turns(tmp_path, monkeypatch):
+    """Two GPUs, whose work is done on the CPU: which runs go where, in which order they take turns, and the same results."""
+    taken = []
+    monkeypatch.setattr(jobs.machine, "gpus", lambda: ["cuda:0", "cuda:1"])
+    monkeypatch.setattr(jobs.machine, "check_device", lambda device: taken.append(device) or torch.device("cpu"))
+    monkeypatch.setattr(jobs.joblib, "parallel_config", lambda **config: nullcontext(taken.append(config)))
+    monkeypatch.setattr(jobs.joblib, "Parallel", lambda **_: lambda work: (f(*args) for f, args, _ in work))
+    monkeypatch.setattr(train.Trainer, "turn", 1)
+    study, real, order = smoke(tmp_path, seeds=(0, 1), jobs=4), train.Trainer.step, []
+
+    def step(self, size):
+        order.append(self.run)
+        real(self, size)
+
+    monkeypatch.setattr(train.Trainer, "step", step)
+    found = study.fit(VARIANTS, progress=False)
+    assert taken == [{"backend": "loky", "n_jobs": 2}, "cuda:0", "cuda:1"]
+    first, second = order[: len(order) // 2], order[len(order) // 2 :]
+    assert len(set(first)) == len(set(second)) == 2 and not set(first) & set(second)
+    assert first[:4] == [first[0], first[1]] * 2, "one waited until the other was done"
+    monkeypatch.undo()
+    alone = smoke(tmp_path / "alone", seeds=(0, 1), jobs=1).fit(VARIANTS, progress=False)
+    for name, results in alone.items():
+        for mine, other in zip(found[name], results, strict=True):
+            assert all(
+                torch.equal(a, b) for a, b in zip(*(r.model().state_dict().values() for r in (mine, other)), strict=True)
+            )
+
+
+def test_runs_are_dealt_by_their_cost():
+    runs = [Run(epochs=epochs, seed=seed) for seed, epochs in enumerate((10, 40, 20, 30))]
+    assert [[run.epochs for run in group] for group in jobs.dealt(runs, 2)] == [[40, 10], [30, 20]]
+    assert [[run.epochs for run in group] for group in jobs.dealt(runs, 9)] == [[40], [30], [20], [10]]
+
+
+def test_who_fails_ends_all_turns_and_frees_their_locks(tmp_path):
+    log = []
+
+    def training(name, pauses, fails=False):
+        try:
+            for _ in range(pauses):
+                log.append(name)
+                yield
+            if fails:
+                raise OSError("the disk is full")
+        finally:
+            log.append(f"{name} ends")
+
+    device = torch.device("cpu")
+    jobs.take_turns((training(name, n) for name, n in (("a", 1), ("b", 3), ("c", 1))), 2, device)
+    assert log == ["a", "b", "a ends", "b", "b", "c", "b ends", "c ends"]
+    log.clear()
+    with pytest.raises(OSError, match="the disk is full"):
+        jobs.take_turns((training(name, 2, name == "a") for name in "abc"), 2, device)
+    assert log == ["a", "b", "a", "b", "a ends", "b ends"]
+
+
+@pytest.mark.parametrize(
+    "threads, gpus, sentence",
+    [
+        ({"a": 1, "b": 4}, {"a": 0, "b": 0}, "a Dask worker has several threads.*start workers with --nthreads 1"),
+        ({"a": 1, "b": 1}, {"a": 2, "b": 2}, "a Dask worker sees several GPUs; start one worker for each"),
+    ],
+)
+def test_dask_workers_that_would_share_are_refused(threads, gpus, sentence):
+    client = SimpleNamespace(nthreads=lambda: threads, run=lambda function: gpus)
+    with pytest.raises(ValueError, match=sentence):
+        jobs.check_dask(client)
+    jobs.check_dask(SimpleNamespace(nthreads=lambda: {"a": 1}, run=lambda function: {"a": 1}))
 
 
 def children(pid: int) -> list[int]:
@@ -166,7 +242,7 @@ def test_a_killed_worker_is_named_in_one_sentence(tmp_path, monkeypatch):
     def killed(*args):
         os.kill(os.getpid(), signal.SIGKILL)
 
-    monkeypatch.setattr(jobs, "train_one", killed)
+    monkeypatch.setattr(jobs, "train_group", killed)
     with pytest.raises(OSError, match="one of 2 training processes was killed, perhaps for memory; the same command goes on"):
         smoke(tmp_path, jobs=2).fit(VARIANTS, progress=False)
 
@@ -177,7 +253,7 @@ def test_workers_read_an_image_folder_anew_when_it_changed(tmp_path, monkeypatch
 
     def held():
         (run,) = Study("smoke", f"folder:{path}").runs("bn")
-        return jobs.held_data(run, tmp_path)
+        return jobs.held_data(run, tmp_path, torch.device("cpu"))
 
     first = held()
     assert held() is first
@@ -187,19 +263,15 @@ def test_workers_read_an_image_folder_anew_when_it_changed(tmp_path, monkeypatch
 
 
 def test_finished_runs_come_home_even_if_another_fails(tmp_path, monkeypatch):
-    study, real = smoke(tmp_path / "here", jobs=2), jobs.train_one
+    study, real = smoke(tmp_path / "here", jobs=2), jobs.train_group
 
-    @contextmanager
-    def in_this_process(*args):
-        yield {"backend": "sequential", "n_jobs": 1}
-
-    def train_one(run, outputs, data_dir, device, parent, start):
-        if run.norm == "gn":
+    def train_group(runs, outputs, data_dir, gpu, parent, *rest):
+        if runs[0].norm == "gn":
             raise OSError("the disk is full")
-        return real(run, tmp_path / "there", data_dir, device, None, start)
+        return real(runs, tmp_path / "there", data_dir, gpu, None, *rest)
 
     monkeypatch.setattr(jobs, "connected", in_this_process)
-    monkeypatch.setattr(jobs, "train_one", train_one)
+    monkeypatch.setattr(jobs, "train_group", train_group)
     with pytest.raises(OSError, match="the disk is full"):
         study.fit(VARIANTS, progress=False)
     assert Folder(study.runs("bn")[0], study.outputs).done

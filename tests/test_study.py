@@ -129,8 +129,8 @@ def test_data_sets_have_titles_for_readers(tmp_path):
     assert titles == ["handwritten digits", "CIFAR-10", "the images of birds"]
 
 
-def test_the_readmes_cluster_script_trains_all_but_the_further_seeds():
-    (listed,) = re.findall(r"^variants=(\S+)", (ROOT / "README.md").read_text(), flags=re.M)
+def test_the_script_with_a_seed_a_node_trains_all_but_the_further_seeds():
+    (listed,) = re.findall(r"^variants=(\S+)", (ROOT / "report" / "slurm" / "seeds.sh").read_text(), flags=re.M)
     assert set(listed.split(",")) == set(study.EVERYTHING) - {"more_seeds", "more_small"}
 
 

@@ -54,7 +54,7 @@ def test_a_finished_run_is_returned_and_not_trained_again(tmp_path, monkeypatch)
 def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, monkeypatch, stop_after, norm, optimizer):
     run = replace(TINY, norm=norm, optimizer=optimizer, lr=0.1 if optimizer == "sgd" else 0.01)
     whole = fit(run, tmp_path / "whole")
-    real, calls = train.Trainer.epoch, itertools.count(1)
+    real, calls = train.Trainer.paused_epoch, itertools.count(1)
 
     def stopping(*args):
         if next(calls) > stop_after:
@@ -62,7 +62,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, monkeypatch, stop_after, no
         return real(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train.Trainer, "epoch", stopping)
+        patch.setattr(train.Trainer, "paused_epoch", stopping)
         with pytest.raises(KeyboardInterrupt):
             fit(run, tmp_path / "parts")
     assert not Folder(run, tmp_path / "parts").done
@@ -366,7 +366,7 @@ def test_float32_is_full_float32_and_the_setting_is_given_back():
 
 
 def test_all_that_trained_a_run_are_written_down(tmp_path, monkeypatch):
-    places, real = iter(("here", "there", "there")), train.Trainer.epoch
+    places, real = iter(("here", "there", "there")), train.Trainer.paused_epoch
     monkeypatch.setattr(machine, "device_name", lambda device: next(places))
     calls = itertools.count(1)
 
@@ -375,7 +375,7 @@ def test_all_that_trained_a_run_are_written_down(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(train.Trainer, "epoch", stopping)
+    monkeypatch.setattr(train.Trainer, "paused_epoch", stopping)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             fit(TINY, tmp_path)

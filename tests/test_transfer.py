@@ -13,7 +13,7 @@ from torchvision.models.resnet import Bottleneck, ResNet
 
 from lib import data, train
 from lib.engine import weights
-from lib.engine.jobs import train_one
+from lib.engine.jobs import train_group
 from lib.engine.store import Folder, Result
 from lib.networks import ResNet50
 from lib.run import Run
@@ -104,7 +104,7 @@ def test_a_diverged_run_is_no_start(outputs, monkeypatch):
 
 def test_a_worker_without_the_source_gets_its_weights(outputs, tmp_path):
     start = weights.initial_weights(tuned(), outputs)
-    _, files = train_one(tuned(), tmp_path, tmp_path, None, None, start)
+    ((_, files),) = train_group([tuned()], tmp_path, tmp_path, None, None, {tuned().init: start}, 1)
     here = fit(tuned(), outputs, progress=False)
     assert files["best.safetensors"] == (here.path / "best.safetensors").read_bytes()
 

@@ -326,7 +326,7 @@ class Compiled:
         pooled, mean, var, momentum = isinstance(self, BatchNorm2d), NONE, NONE, 0.0
         if pooled:
             mean, var = self.running_mean.numpy(), self.running_var.numpy()
-            momentum = self.new_batch() if self.training else None
+            momentum = float(self.count_batch()) if self.training else None
         groups = self.num_groups if isinstance(self, GroupNorm2d) else 1 if isinstance(self, LayerNorm2d) else self.num_channels
         parameters = self.weight, self.bias, getattr(self, "rho", None)
         sets = sets_of(len(x), self.num_channels, groups, pooled)

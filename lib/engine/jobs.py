@@ -4,10 +4,12 @@ A run is trained on one CPU thread however many run side by side, so its numbers
 """
 
 import functools
+import itertools
 import os
 import signal
 import threading
 import time
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,18 +19,18 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from tqdm.auto import tqdm
 
 from lib import data
-from lib.engine import store, weights
+from lib.engine import machine, store, weights
 from lib.engine.store import Folder
 from lib.run import Run, allow
-from lib.train import check_data, complete, load_data
+from lib.train import check_data, complete, load_data, parts
 
 BACKENDS = ("local", "ray", "dask")
-PER_GPU = 4  # processes that share a GPU, which one alone is expected to leave idle in part; not measured
+AT_ONCE = 8  # trainings that take turns on a GPU, which one alone is expected to leave idle in part; not measured
 
 
 def fit_all(runs: list[Run], outputs, data_dir, jobs: int | str = "auto", backend: str = "local", progress: bool = True):
     """Id -> the finished run, of each of `runs`: what is there is opened, what is missing is trained, as many side by side as
-    `jobs` says ("auto": one for each core, PER_GPU for each GPU, or all that a cluster takes).
+    `jobs` says ("auto": one for each core, AT_ONCE for each GPU, or all that a cluster takes).
 
     Every missing run is held against its data before any is trained. One that starts from another's weights comes after that,
     and is left out where that one diverged, since nothing can start from it. ValueError for what cannot be trained, for an
@@ -61,20 +63,18 @@ def fit_all(runs: list[Run], outputs, data_dir, jobs: int | str = "auto", backen
 def train_all(missing: list[Run], starts: dict, outputs, data_dir, jobs, backend: str, progress: bool) -> None:
     """Train runs side by side. A worker that shares the outputs folder trains there; one that does not sends its files back.
     `starts`: init -> weights, since a worker elsewhere may not have the run that they are of; ImageNet's it reads itself."""
-    missing = sorted(missing, key=cost, reverse=True)  # the longest first, so that none is left over at the end
-    gpus = torch.cuda.device_count() if backend == "local" else 0
     folders = Path(outputs).absolute(), Path(data_dir).absolute()
     parent, starts = os.getpid() if backend == "local" else None, starts | {"imagenet": None}
-    work = [
-        joblib.delayed(train_one)(run, *folders, f"cuda:{i % gpus}" if gpus else None, parent, starts[run.init])
-        for i, run in enumerate(missing)
-    ]
-    with epochs_shown(missing, outputs, progress), connected(backend, jobs, len(missing)) as config:
+    with epochs_shown(missing, outputs, progress), connected(backend, jobs, len(missing)) as (config, gpus, at_once):
+        work = []
+        for i, group in enumerate(dealt(missing, gpus or len(missing))):
+            gpu, own = (i if parent and gpus else None), {run.init: starts[run.init] for run in group}
+            work.append(joblib.delayed(train_group)(group, *folders, gpu, parent, own, at_once))
         try:
             with joblib.parallel_config(**config):
                 # Ray's joblib backend gives everything at the end; the others each run as it is done.
                 order = "list" if backend == "ray" else "generator_unordered"
-                for run, files in joblib.Parallel(batch_size=1, return_as=order)(work):
+                for run, files in itertools.chain.from_iterable(joblib.Parallel(batch_size=1, return_as=order)(work)):
                     folder = Folder(run, outputs)
                     if files and not folder.sound:
                         folder.set_damage_aside(say=tqdm.write)
@@ -84,6 +84,16 @@ def train_all(missing: list[Run], starts: dict, outputs, data_dir, jobs, backend
                 f"one of {config['n_jobs']} training processes was killed, perhaps for memory; the same command goes on, "
                 "and a smaller number of jobs needs less memory"
             ) from None
+
+
+def dealt(runs: list[Run], hands: int) -> list[list[Run]]:
+    """The runs in at most so many groups of about the same cost, the longest first, so that none is left over at the end."""
+    groups, costs = [[] for _ in range(min(hands, len(runs)))], [0.0] * min(hands, len(runs))
+    for run in sorted(runs, key=cost, reverse=True):
+        least = costs.index(min(costs))
+        groups[least].append(run)
+        costs[least] += cost(run)
+    return groups
 
 
 def cost(run: Run) -> float:
@@ -96,7 +106,7 @@ def number_of_jobs(jobs: int | str, backend: str) -> int:
     if jobs == "auto":
         if backend != "local":
             return -1
-        return PER_GPU * torch.cuda.device_count() or joblib.cpu_count(only_physical_cores=True)
+        return AT_ONCE * len(machine.gpus()) or joblib.cpu_count(only_physical_cores=True)
     try:
         count = int(jobs)
     except (TypeError, ValueError):
@@ -108,10 +118,12 @@ def number_of_jobs(jobs: int | str, backend: str) -> int:
 
 @contextmanager
 def connected(backend: str, jobs: int | str, most: int):
-    """The keywords of joblib.parallel_config, for `most` jobs at most, once connected as the backend's own variable says."""
+    """Once connected as the backend's own variable says: the keywords of joblib.parallel_config, for `most` jobs at most, the
+    number of GPUs, each of which one worker has for itself, and how many trainings take turns on one."""
     count = number_of_jobs(jobs, backend)
     if backend == "local":
-        yield {"backend": "loky", "n_jobs": min(count, most)}
+        gpus = len(machine.gpus()[:count])
+        yield {"backend": "loky", "n_jobs": min(gpus or count, most)}, gpus, count // max(gpus, 1)
         return
     try:
         if backend == "ray":
@@ -127,29 +139,44 @@ def connected(backend: str, jobs: int | str, most: int):
         register_ray()
         # Ray hides the GPUs from whoever does not ask for a share of one.
         gpus, cpus = (int(ray.cluster_resources().get(kind, 0)) for kind in ("GPU", "CPU"))
-        share = {"num_gpus": 1 / PER_GPU} if gpus else {"num_cpus": 1}
-        places = min(cpus, PER_GPU * gpus or cpus)  # more would never find one
-        at_once = min(count, places) if count > 0 else places
-        yield {"backend": "ray", "n_jobs": min(at_once, most), "ray_remote_args": share}
+        share = {"num_gpus": 1} if gpus else {"num_cpus": 1}
+        places = min(cpus, gpus or cpus)  # more would never find one
+        at_once = -(-count // places) if count > 0 else AT_ONCE
+        n_jobs = min(count, places, most) if count > 0 else min(places, most)
+        yield {"backend": "ray", "n_jobs": n_jobs, "ray_remote_args": share}, gpus, at_once
     else:  # the scheduler at DASK_SCHEDULER_ADDRESS, or workers started here
         given = os.environ.get("DASK_SCHEDULER_ADDRESS")
         if given and count > 0:
             raise ValueError(
                 f"jobs is {jobs}, but the Dask workers at {given} say themselves how many they take; leave it at auto"
             )
-        here = {"threads_per_worker": 1, "n_workers": min(count if count > 0 else joblib.cpu_count(), most)}
-        with Client(**{} if given else here):
-            yield {"backend": "dask", "n_jobs": -1}
+        here = {
+            "threads_per_worker": 1,
+            "n_workers": min(count if count > 0 else len(machine.gpus()) or joblib.cpu_count(), most),
+        }
+        with Client(**{} if given else here) as client:
+            check_dask(client)
+            yield {"backend": "dask", "n_jobs": -1}, 0, 1
+
+
+def check_dask(client) -> None:
+    """ValueError for workers that would train in several threads of a process, or on GPUs that they share."""
+    if max(client.nthreads().values(), default=1) > 1:
+        raise ValueError("a Dask worker has several threads, but a training takes a process; start workers with --nthreads 1")
+    if max(client.run(torch.cuda.device_count).values(), default=0) > 1:
+        raise ValueError(
+            "a Dask worker sees several GPUs; start one worker for each, with CUDA_VISIBLE_DEVICES naming it, as dask-cuda does"
+        )
 
 
 HELD: dict[tuple, data.Data] = {}  # the data of this worker's last run
 
 
-def held_data(run: Run, data_dir: Path) -> data.Data:
-    key = (*run.data_key, data_dir)
+def held_data(run: Run, data_dir: Path, device: torch.device) -> data.Data:
+    key = (*run.data_key, run.augment, data_dir, device)
     if key not in HELD:
         HELD.clear()
-        HELD[key] = load_data(run, data_dir)
+        HELD[key] = load_data(run, data_dir).to(device).bordered(run.augment)
     return HELD[key]
 
 
@@ -167,13 +194,40 @@ def end_with_parent(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def train_one(run: Run, outputs: Path, data_dir: Path, device: str | None, parent: int | None, start: dict | None):
-    """What a worker does. The run, and of a cluster's worker its files, which are small. `parent`: the process that a worker
-    here ends with; a cluster's outlive what asked them to work."""
+def train_group(runs, outputs: Path, data_dir: Path, gpu: int | None, parent: int | None, starts: dict, at_once: int) -> list:
+    """What a worker does: it trains these runs, `at_once` of them in turns. The runs, and of a cluster's worker their files,
+    which are small. `parent`: the process that a worker here ends with; a cluster's outlive what asked them to work."""
     if parent not in (None, os.getpid()):
         end_with_parent(parent)
-    path = complete(run, outputs, data_dir, device, False, held_data(run, data_dir), start).path
-    return run, {} if parent else {name: (path / name).read_bytes() for name in store.FINISHED}
+    device = machine.check_device(None if gpu is None else f"cuda:{gpu}")
+    take_turns(
+        (parts(run, outputs, held_data(run, data_dir, device), device, False, starts[run.init]) for run in runs),
+        at_once,
+        device,
+    )
+    paths = {run: Folder(run, outputs).path for run in runs}
+    return [
+        (run, {} if parent else {name: (path / name).read_bytes() for name in store.FINISHED}) for run, path in paths.items()
+    ]
+
+
+def take_turns(trainings: Iterator[Generator], at_once: int, device: torch.device) -> None:
+    """Go on with each of so many trainings to its next pause, one after the other, until all are done; each has a stream of
+    its own on a GPU, which works on all of them at the same time."""
+    running = {place: training for place, training in zip(range(at_once), trainings, strict=False)}
+    try:
+        while running:
+            for place, training in list(running.items()):
+                with machine.prepared(device, place):
+                    try:
+                        next(training)
+                    except StopIteration:
+                        del running[place]
+                        if following := next(trainings, None):
+                            running[place] = following
+    finally:
+        for training in running.values():
+            training.close()  # and give back its lock
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import functools
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,15 +18,67 @@ from lib.engine.compiled import bf16_is_emulated
 
 
 def check_device(device) -> torch.device:
-    """None is the GPU if there is one, else the CPU. ValueError for a device that is not here."""
+    """None is the first GPU if there is one, else the CPU. ValueError for a device that is not here, or that PyTorch cannot
+    use: nothing is trained on a CPU because a GPU's driver is too old."""
     try:
-        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        chosen = torch.device(device or ("cuda" if torch.cuda.device_count() else "cpu"))
     except (RuntimeError, TypeError):
         chosen = None
     here = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     if chosen is None or (chosen.type != "cpu" and f"{chosen.type}:{chosen.index or 0}" not in here):
         raise ValueError(f"device is {device!r}; here are {', '.join(here)}")
-    return chosen
+    if chosen.type == "cpu":
+        return chosen
+    gpu = torch.device("cuda", chosen.index or 0)
+    if problem := why_not(gpu):
+        raise ValueError(
+            f"{gpu} cannot be used by PyTorch {torch.__version__}: {problem}; install what it asks for, or train on the CPU, "
+            "where CUDA_VISIBLE_DEVICES= hides the GPU"
+        )
+    return gpu
+
+
+def why_not(gpu: torch.device) -> str:
+    """Why PyTorch cannot compute on a GPU that the system counts, by its driver or its architecture; empty if it can."""
+    try:
+        major, minor = torch.cuda.get_device_capability(gpu)
+    except (RuntimeError, AssertionError) as error:
+        return f"CUDA {torch.version.cuda} does not start ({str(error).strip().splitlines()[0].rstrip('.')})"
+    built = [arch.partition("_")[::2] for arch in torch.cuda.get_arch_list()]  # ("sm", "90"), …, ("compute", "120")
+    for kind, version in built:
+        of = int(re.match(r"\d+", version)[0])
+        if of <= 10 * major + minor and (kind == "compute" or of // 10 == major):
+            return ""
+    return f"its architecture is sm_{major}{minor}, and there is code for {', '.join(torch.cuda.get_arch_list())}"
+
+
+def gpus() -> list[torch.device]:
+    """Every GPU here. ValueError if one cannot be used."""
+    return [check_device(f"cuda:{i}") for i in range(torch.cuda.device_count())]
+
+
+@contextlib.contextmanager
+def prepared(device: torch.device, stream: int = 0):
+    """All that a training needs of a device that `check_device` gave, and with a GPU one of its side streams: the default one
+    cannot be captured as a graph. OSError, in one sentence, for what a GPU has too little of."""
+    keep_freed_memory()
+    gpu = contextlib.ExitStack()
+    try:
+        with gpu, one_cpu_thread(), full_float32():
+            if device.type == "cuda":
+                gpu.enter_context(torch.cuda.stream(side_stream(device, stream)))
+            yield
+    except (torch.OutOfMemoryError, torch.AcceleratorError) as error:
+        why = str(error).strip().splitlines()[0]
+        raise OSError(
+            f"{why}; the same command goes on, and fewer trainings side by side need less, as --jobs 1 has them"
+        ) from None
+
+
+@functools.cache
+def side_stream(device: torch.device, number: int) -> torch.cuda.Stream:
+    """Made once: every new stream brings workspaces of 65 MB that are never given back."""
+    return torch.cuda.Stream(device)
 
 
 @contextlib.contextmanager
@@ -40,16 +93,18 @@ def one_cpu_thread():
 
 @contextlib.contextmanager
 def full_float32():
-    """What is called float32 is float32 on a GPU too and not TF32, whatever a notebook has set; afterwards that holds again."""
-    settings = torch.backends.cudnn.conv, torch.backends.cuda.matmul
-    before = [setting.fp32_precision for setting in settings]
-    for setting in settings:
-        setting.fp32_precision = "ieee"
+    """On a GPU too what is called float32 is float32 and not TF32, and convolutions are added up in one order, whatever a
+    notebook has set; afterwards that holds again."""
+    cudnn, wanted = torch.backends.cudnn, {"fp32_precision": "ieee", "deterministic": True}
+    settings = [(cudnn.conv, "fp32_precision"), (torch.backends.cuda.matmul, "fp32_precision"), (cudnn, "deterministic")]
+    before = [getattr(place, name) for place, name in settings]
+    for place, name in settings:
+        setattr(place, name, wanted[name])
     try:
         yield
     finally:
-        for setting, precision in zip(settings, before, strict=True):
-            setting.fp32_precision = precision
+        for (place, name), value in zip(settings, before, strict=True):
+            setattr(place, name, value)
 
 
 @functools.cache
@@ -68,12 +123,20 @@ def environment(device: torch.device) -> dict:
     between two runs."""
     return {
         "device": device_name(device),
+        **of_gpu(device),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "versions": {package.__name__: str(package.__version__) for package in (torch, np, pd)},
         "commit": commit(),
         "bf16 convolutions": "in float32" if device.type == "cpu" and bf16_is_emulated() else "in bf16",
     }
+
+
+def of_gpu(device: torch.device) -> dict:
+    if device.type == "cpu":
+        return {}
+    driver = torch._C._cuda_getDriverVersion()  # the CUDA that the driver supports, as in 13000
+    return {"driver": f"CUDA {driver // 1000}.{driver % 1000 // 10}", "cuDNN": torch.backends.cudnn.version()}
 
 
 def together(before: dict | None, now: dict) -> dict:
