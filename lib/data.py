@@ -18,6 +18,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from lib.engine import folders
+from lib.engine.files import no_long_silence
 
 ROOT = Path(__file__).resolve().parent.parent
 AUGMENTATIONS = ("none", "crop", "crop+flip", "crop+flip+cutout", "crop+flip+mean", "crop+flip+reflect")
@@ -235,12 +236,12 @@ def cifar10(data_dir: Path) -> tuple[Split, Split, list[str]]:
             raise ValueError(f"the CIFAR-10 files in {base} are damaged or incomplete (MD5); {either}") from None
         try:
             data_dir.mkdir(parents=True, exist_ok=True)
-            with FileLock(data_dir / "cifar10.lock"):  # one of several that start at once
+            with FileLock(data_dir / "cifar10.lock"), no_long_silence():  # one of several that start at once
                 sets = [CIFAR10(data_dir, train=train, download=True) for train in (True, False)]
         except (OSError, RuntimeError) as error:
             raise ValueError(
-                f"CIFAR-10 is not in {data_dir} and could not be downloaded ({error}); "
-                f"put the official python batches into {base}"
+                f"CIFAR-10 is not in {data_dir} and could not be downloaded ({error}); get {CIFAR10.url} in another way and "
+                f"put it into {data_dir}, or the official python batches into {base}"
             ) from None
     splits = [Split(torch.from_numpy(s.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(s.targets)) for s in sets]
     return *splits, sets[0].classes

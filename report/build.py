@@ -175,6 +175,14 @@ def execute(source: Path, study: Study, parameters: dict, folder: Path) -> str:
     return ""
 
 
+def own_kernel() -> None:
+    """From now on notebooks run in this Python, and not in another whose kernel Jupyter finds first under the same name."""
+    own = Path(sys.prefix) / "share" / "jupyter"
+    known = os.environ.get("JUPYTER_PATH", "").split(os.pathsep)
+    if (own / "kernels" / "python3").is_dir() and str(own) != known[0]:
+        os.environ["JUPYTER_PATH"] = os.pathsep.join([str(own), *filter(None, known)])
+
+
 def score(run: Run, study: Study) -> None:
     """Leave beside a finished run what SCORED would else score run by run, and twice where they are executed at once."""
     from lib import scoring  # slow to import, and seldom needed
@@ -361,6 +369,7 @@ def build(study: Study, target: Path, jobs: int, sources: Path = SOURCES, finish
     from report.export import ReportHTMLExporter, TypstPDFExporter
 
     study.plan(EVERYTHING)  # names what is wrong with the data folder, before anything is made
+    own_kernel()
     left_out = waiting(study) if finished else {}
     shown = [name for name in NOTEBOOKS if name not in left_out]
     if not shown:

@@ -1,5 +1,7 @@
 """How the report is built: what is executed again, and what a killed kernel or a stopped build leaves."""
 
+import json
+import os
 import signal
 import subprocess
 import sys
@@ -9,6 +11,7 @@ import nbformat
 import pytest
 from bad_inputs import write_folder
 from cells import PYTHON, all_outputs, notebook, short_notebooks
+from jupyter_client.kernelspec import KernelSpecManager
 from nbformat.v4 import new_code_cell, new_notebook
 
 from lib.data import ROOT
@@ -102,3 +105,16 @@ def test_a_stopped_build_leaves_no_process(tmp_path, how):
         assert wait_until(lambda: not any(alive(pid) for pid in below), 60)
     finally:
         process.kill()
+
+
+@pytest.mark.parametrize("name", ["python3", "Python3"])
+def test_notebooks_run_in_this_python_whichever_kernel_jupyter_finds_first(tmp_path, monkeypatch, name):
+    other = tmp_path / "kernels" / name
+    other.mkdir(parents=True)
+    (other / "kernel.json").write_text(json.dumps({"argv": ["/bin/false"], "display_name": "Python 3", "language": "python"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    assert KernelSpecManager().get_kernel_spec("python3").argv == ["/bin/false"] or name != "python3"
+    for _ in range(2):
+        build.own_kernel()
+        assert KernelSpecManager().get_kernel_spec("python3").resource_dir.startswith(sys.prefix)
+        assert os.environ["JUPYTER_PATH"].split(os.pathsep)[1:] == [str(tmp_path)]

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pickle
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +11,12 @@ import numpy as np
 import pytest
 import torch
 from bad_inputs import write_folder
+from filelock import FileLock
 from PIL import Image
 from torchvision.datasets import CIFAR10
 
 from lib import data
+from lib.engine import files
 
 
 def test_augmented_images_keep_their_order():
@@ -128,8 +131,22 @@ def test_missing_cifar10_is_downloaded_or_the_reason_is_given(tmp_path, monkeypa
         raise OSError("no route to host")
 
     monkeypatch.setattr(CIFAR10, "download", no_network)
-    with pytest.raises(ValueError, match=r"could not be downloaded .no route to host.; put the official python batches into"):
+    with pytest.raises(ValueError, match=r"downloaded .no route to host.; get https://.*cifar-10-python.tar.gz in another way"):
         data.load("cifar10", tmp_path)
+
+
+def test_a_host_that_accepts_and_says_nothing_is_given_up(tmp_path, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{silent.getsockname()[1]}/cifar-10-python.tar.gz")
+        monkeypatch.setattr(files, "SILENCE", 0.2)
+        sentence = (
+            rf"could not be downloaded \(timed out\); get {CIFAR10.url} in another way and put it into {tmp_path}, or the"
+        )
+        with pytest.raises(ValueError, match=sentence):
+            data.load("cifar10", tmp_path)
+    assert socket.getdefaulttimeout() is None
+    with FileLock(tmp_path / "cifar10.lock", timeout=0):  # is free again
+        pass
 
 
 def test_statistics_are_those_of_the_training_part_alone():
@@ -248,3 +265,17 @@ def test_fingerprint_of_a_folder_changes_with_any_file(tmp_path):
     assert before == data.fingerprint(f"folder:{path}") and len(before) == 10
     Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(path / "test" / "owl" / "3.png")
     assert data.fingerprint(f"folder:{path}") != before
+
+
+ODD = ("train/.ipynb_checkpoints/0.png", "__MACOSX/train/._0.png", "train/crow/._0.png", "train/owl/.0.jpg")
+
+
+@pytest.mark.parametrize("odd", [*ODD, "test/__MACOSX/wren/0.png", "train/.DS_Store", "test/.git/0.png"])
+def test_what_a_system_leaves_in_a_folder_is_no_image_and_no_class(tmp_path, odd):
+    path = write_folder(tmp_path / "birds")
+    before = data.load(f"folder:{path}"), data.fingerprint(f"folder:{path}")
+    (path / odd).parent.mkdir(parents=True, exist_ok=True)
+    (path / odd).write_bytes(b"no image")
+    found = data.load(f"folder:{path}")
+    assert found.classes == before[0].classes and torch.equal(found.train.images, before[0].train.images)
+    assert data.fingerprint(f"folder:{path}") == before[1]

@@ -2,8 +2,10 @@
 
 import copy
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numba
 import pytest
@@ -432,3 +434,21 @@ def test_the_switch_keeps_weights_names_and_classes():
     assert not any(isinstance(m, Compiled) for m in plain.modules())
     x = torch.randn(4, 3, 8, 8)
     torch.testing.assert_close(fast(x), plain(x), atol=1e-4, rtol=1e-4)
+
+
+def test_compiled_norms_without_a_folder_to_keep_them_in(tmp_path):
+    """A checkout and a home that cannot be written: here files stand where the folders would be, which stops root too."""
+    shutil.copytree(ROOT / "lib", tmp_path / "lib", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "lib" / "engine" / "__pycache__").write_text("")
+    (tmp_path / "home").write_text("")
+    code = (
+        "import os, torch; from lib.engine.compiled import compiled; from lib.resnet import ResNet; "
+        "print(compiled(ResNet(1, 10, 'bn'))(torch.randn(2, 3, 8, 8)).shape, os.environ['NUMBA_CACHE_DIR'])"
+    )
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("NUMBA", "XDG"))}
+    env |= {"HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    shape, _, folder = done.stdout.strip().rpartition(" ")
+    assert shape == "torch.Size([2, 10])" and list(Path(folder).rglob("*.nbc"))
+    assert done.stderr == f"compiled norms are kept in {folder}: no other cache folder can be written\n"

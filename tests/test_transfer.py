@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import socket
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from torchvision.models._api import Weights, WeightsEnum
 from torchvision.models.resnet import Bottleneck, ResNet
 
 from lib import data, train
-from lib.engine import weights
+from lib.engine import files, weights
 from lib.engine.jobs import train_group
 from lib.engine.store import Folder, Result
 from lib.networks import ResNet50
@@ -155,6 +156,18 @@ def test_weights_come_from_a_file_and_then_from_the_cache(imagenet):
         assert found.keys() == {name for name in state if not name.startswith("fc.")}
         assert all(torch.equal(found[name], state[name]) for name in found)
         file = ""
+
+
+def test_a_host_of_weights_that_says_nothing_is_given_up(imagenet, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+
+        class Small(WeightsEnum):
+            V1 = Weights(url=f"http://127.0.0.1:{silent.getsockname()[1]}/resnet50-01234567.pth", transforms=None, meta={})
+
+        monkeypatch.setattr(weights, "weights_entry", lambda: Small.V1)
+        monkeypatch.setattr(files, "SILENCE", 0.2)
+        with pytest.raises(ValueError, match=r"could not be downloaded from http.*timed out"):
+            weights.imagenet_weights()
 
 
 def test_another_file_is_refused_and_a_damaged_cache_too(imagenet):

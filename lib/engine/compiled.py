@@ -13,6 +13,9 @@ in all images for BN, in neighbouring channels for GN, in all channels for LN. `
 """
 
 import functools
+import os
+import sys
+import tempfile
 
 import numba
 import numpy as np
@@ -27,12 +30,19 @@ from lib.resnet import Block, ResNet
 
 TILE = 256  # values that an inner loop runs over
 
-parallel = numba.njit(parallel=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
-serial = numba.njit(cache=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
-
 
 def load(value):
     """A value of a map as float32."""
+
+
+try:
+    numba.njit(cache=True)(load)
+except RuntimeError:  # neither this file's __pycache__ nor the user's cache folder can be written
+    os.environ["NUMBA_CACHE_DIR"] = numba.config.CACHE_DIR = tempfile.mkdtemp(prefix="numba-")  # of child processes too
+    print(f"compiled norms are kept in {numba.config.CACHE_DIR}: no other cache folder can be written", file=sys.stderr)
+
+parallel = numba.njit(parallel=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
+serial = numba.njit(cache=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
 
 
 def store(y, value):

@@ -2,7 +2,11 @@
 
 import hashlib
 import os
+import socket
+from contextlib import contextmanager
 from pathlib import Path
+
+SILENCE = 30  # s without a byte after which a download is given up
 
 
 def check_folder(name: str, value) -> Path:
@@ -28,6 +32,17 @@ def write_file(file: Path, content: bytes) -> None:
         part.unlink(missing_ok=True)
         why = f"{file} cannot be written ({error.strerror})"
         raise type(error)(f"{why}; everything that was complete is kept, and the same command goes on from there") from None
+
+
+@contextmanager
+def no_long_silence():
+    """TimeoutError where a host that was connected says nothing for SILENCE seconds, which by default is waited for."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(SILENCE)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def sha256(content: bytes) -> str:

@@ -12,13 +12,18 @@ def parts(path: Path) -> list[str]:
     return ["train", *(["val"] if (path / "val").is_dir() else []), "test"]
 
 
+def hidden(path: Path) -> bool:
+    """Whether a file or folder is a system's own and no image or class: .DS_Store, .ipynb_checkpoints, ._0.png, __MACOSX."""
+    return path.name.startswith(".") or path.name == "__MACOSX"
+
+
 def class_names(path: Path) -> list[str]:
     """The class folders of PATH/train, which every other part must have too."""
     check_links(path)
     for part in parts(path):
         if not (path / part).is_dir():
             raise ValueError(f"there is no folder {path / part}; an image folder has train/, test/ and perhaps val/")
-    names = {part: sorted(p.name for p in (path / part).iterdir() if p.is_dir()) for part in parts(path)}
+    names = {part: sorted(p.name for p in (path / part).iterdir() if p.is_dir() and not hidden(p)) for part in parts(path)}
     if len(names["train"]) < 2:
         raise ValueError(f"{path / 'train'} has {len(names['train'])} class folders; at least 2 are needed")
     for part, own in names.items():
@@ -31,7 +36,8 @@ def class_names(path: Path) -> list[str]:
 def image_files(path: Path) -> list[Path]:
     from torchvision.datasets.folder import IMG_EXTENSIONS
 
-    return sorted(p for p in path.iterdir() if p.is_file() and p.suffix.lower() in IMG_EXTENSIONS)
+    found = (p for p in path.iterdir() if p.is_file() and p.suffix.lower() in IMG_EXTENSIONS)
+    return sorted(p for p in found if not hidden(p))
 
 
 def check_links(path: Path) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from lib.data import Data
 from lib.engine import store
-from lib.engine.files import sha256, write_file
+from lib.engine.files import no_long_silence, sha256, write_file
 from lib.engine.store import Result
 from lib.networks import ResNet50
 from lib.run import Run
@@ -77,7 +77,8 @@ def imagenet_weights(file: str | Path = "") -> dict[str, Tensor]:
     if target.is_file() and not sha256(target.read_bytes()).startswith(expected):
         raise ValueError(f"{target} is damaged: its SHA-256 does not begin with {expected}; remove it to download it again")
     try:
-        state = weights_entry().get_state_dict(progress=True, check_hash=True, map_location="cpu", weights_only=True)
+        with no_long_silence():
+            state = weights_entry().get_state_dict(progress=True, check_hash=True, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError) as error:
         raise ValueError(
             f"ImageNet's weights for ResNet-50 are not in {target.parent} and could not be downloaded from "
