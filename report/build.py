@@ -416,8 +416,9 @@ def build(study: Study, target: Path, jobs: int, sources: Path = SOURCES, finish
         page, claims = first_page(study, missing, Path(pictures))
         write(folder / "claims.csv", claims.to_csv(index_label="claim"))
         notebook = new_notebook(cells=combine(folder, study, left_out, sources, found))
-        for exporter, name in ((ReportHTMLExporter(), "report.html"), (TypstPDFExporter(), "report.pdf")):
-            content, _ = exporter.from_notebook_node(notebook, {"report": page})
+        exporters = {"report.html": ReportHTMLExporter(), "report.pdf": TypstPDFExporter(exclude_input=True)}
+        made = {name: exporter.from_notebook_node(notebook, {"report": page})[0] for name, exporter in exporters.items()}
+        for name, content in made.items():  # both, or neither
             write(target / name, content)
             print(f"{target / name}: {len(content) / 2**20:.1f} MiB", flush=True)
     absent = claims[claims["verdict"] == "not in these runs"]

@@ -3,49 +3,56 @@
     jupyter nbconvert --to typst_pdf any.ipynb
     jupyter nbconvert --to report_html any.ipynb
 
-They are registered under nbconvert's entry point by this project's pyproject.toml. Code is hidden in the PDF and folded in the
-HTML, but for cells whose code JupyterLab hides, which stay without. A Markdown output with metadata {"caption": "figure"} or
+They are registered under nbconvert's entry point by this project's pyproject.toml and take the options of nbconvert's own
+exporters (`--no-input`, `--no-prompt`, `TagRemovePreprocessor`). Code is folded in the HTML; where JupyterLab hides it there is
+none. What cannot be printed leaves a note that says so. A Markdown output with metadata {"caption": "figure"} or
 {"caption": "table"} is the caption of the output before it and gets the next number, by which prose that says "figure above" or
 "the table below" then names it. Below a heading "# Appendix" the numbers are A1, A2, …
 """
 
 import base64
 import copy
+import functools
+import io
 import json
 import os
 import re
 import tempfile
+import unicodedata
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pypandoc
 import typst
-from nbconvert.exporters import Exporter
+from nbconvert.exporters import Exporter, TemplateExporter
 from nbconvert.filters import strip_ansi
 from nbformat import NotebookNode
-from traitlets import Bool, Unicode
+from PIL import Image
 
 HERE = Path(__file__).resolve().parent
-IMAGES = {"image/svg+xml": "svg", "image/png": "png", "image/jpeg": "jpg"}
+#: MIME types of images, the first that an output has is shown.
+IMAGES = ("image/svg+xml", "image/png", "image/jpeg", "image/gif", "image/webp", "application/pdf")
+SUFFIXES = {"PNG": "png", "JPEG": "jpg", "GIF": "gif", "WEBP": "webp"}  # by PIL's name of the format that it finds
+LINES = 200  # that paper shows of what a cell prints
 WIDGET = "application/vnd.jupyter.widget-view+json"  # a progress bar: nothing to read on paper
 # What Jupyter renders: CommonMark with $math$.
 READER = "commonmark_x+raw_html+raw_attribute-smart-implicit_figures-yaml_metadata_block"
 
 
-class PandocExporter(Exporter):
+class PandocExporter(TemplateExporter):
     """What the two share: the notebook as pandoc's Markdown, its images as files in a folder.
 
     `resources["report"]`, a dict of pandoc metadata (title, subtitle, abstract, date, numbersections), makes it a report
     with a title page; without it there is no title page, only the notebook.
     """
 
-    exclude_input = Bool(True, help="Leave the code out.").tag(config=True)
     export_from_notebook = None
-    to = Unicode()
+    paper = False  # which nothing unfolds on
 
     def from_notebook_node(self, nb, resources=None, **kwargs):
-        nb, resources = super().from_notebook_node(nb, resources, **kwargs)
+        nb, resources = Exporter.from_notebook_node(self, nb, resources, **kwargs)  # no template of nbconvert's
         with tempfile.TemporaryDirectory() as folder:
-            text = to_markdown(nb, Path(folder), code=not self.exclude_input)
+            text = Writer(self, nb, Path(folder)).text()
             self.source = Path(resources.get("metadata", {}).get("path") or ".").resolve()
             metadata = {"pagetitle": first_heading(nb) or resources.get("metadata", {}).get("name", "Notebook")}
             metadata |= {"lang": "en"} | resources.get("report", {})
@@ -64,7 +71,6 @@ class PandocExporter(Exporter):
 class ReportHTMLExporter(PandocExporter):
     """One HTML file that needs no network: images and styles inside, math as MathML, code in folds."""
 
-    exclude_input = Bool(False, help="Leave the code out.").tag(config=True)
     export_from_notebook = "Report (one HTML file)"
     output_mimetype = "text/html"
 
@@ -82,6 +88,7 @@ class TypstPDFExporter(PandocExporter):
 
     export_from_notebook = "PDF via Typst"
     output_mimetype = "application/pdf"
+    paper = True
 
     def _file_extension_default(self):
         return ".pdf"
@@ -89,14 +96,42 @@ class TypstPDFExporter(PandocExporter):
     def convert(self, text, folder, metadata):
         source = folder / "notebook.typ"
         args = [f"--template={HERE / 'template.typ'}", "--extract-media=.", *numbered(metadata)]
-        source.write_text(self.pandoc(text, folder, metadata, "typst", *args), encoding="utf-8")
+        text = self.pandoc(with_signs(text), folder, metadata, "typst", *args)
+        # Columns whose width pandoc gives as shares of the text's share what the others leave.
+        text = re.sub(r"#table\(\s*columns: \([^)]*%[^)]*\)", lambda found: found[0].replace("%", "fr"), text)
+        source.write_text(text, encoding="utf-8")
         if kept := os.environ.get("REPORT_KEEP_TYPST"):  # to look at what Typst was given
-            Path(kept).write_text(source.read_text())
-        return typst.compile(str(source), root=str(folder))
+            Path(kept).write_text(text)
+        try:
+            return typst.compile(str(source), root=str(folder), pdf_standards=["ua-1"])
+        except typst.TypstError as error:
+            made = typst.compile(str(source), root=str(folder))
+            self.log.warning("the PDF is not accessible as PDF/UA-1 asks: %s", error)
+            return made
 
 
 def numbered(metadata: dict) -> list[str]:
     return ["--number-sections"] if metadata.get("numbersections") else []
+
+
+def with_signs(text: str) -> str:
+    """The text with the names of signs, as in [fire], for those that no font here has: Typst would leave them blank."""
+    odd = sorted({sign for sign in text if ord(sign) > 0x2BF and unicodedata.category(sign) in ("So", "Lo", "Lm", "Co")})
+    missing = [sign for sign in odd if blank(sign)]
+    for sign in missing:
+        text = text.replace(sign, f"[{unicodedata.name(sign, f'U+{ord(sign):04X}').lower()}]")
+    return text.translate(dict.fromkeys((0xFE0E, 0xFE0F, 0x200D))) if missing else text  # which join and vary such signs
+
+
+@functools.cache
+def blank(sign: str) -> bool:
+    """Whether no font that Typst finds has a sign: it is set as U+FFFF is, which is none."""
+    return drawn(sign) == drawn("\uffff")
+
+
+def drawn(sign: str) -> str:
+    text = f'#set page(width: 1cm, height: 1cm)\n#"\\u{{{ord(sign):x}}}"'
+    return typst.compile(text.encode(), format="svg").decode()
 
 
 def first_heading(nb: NotebookNode) -> str | None:
@@ -108,23 +143,149 @@ def first_heading(nb: NotebookNode) -> str | None:
 
 
 def to_markdown(nb: NotebookNode, folder: Path, code: bool) -> str:
-    """The notebook as pandoc's Markdown. Images are written into `folder`."""
-    cells = hoisted(nb.cells)
-    captions = Captions(cells)
-    parts = []
-    for number, cell in enumerate(cells):
-        if cell.cell_type == "markdown":
-            if cell.source.startswith("# "):
-                captions.begin_section()
-            parts.append(captions.named(latex_environments(with_attachments(cell, folder, number))))
-        elif cell.cell_type == "raw":
-            continue
-        else:
-            if code and cell.source.strip() and not cell.metadata.get("jupyter", {}).get("source_hidden"):
-                parts.append(f"```{{=html}}\n<details class='code'><summary>code</summary>\n```\n{fence(cell.source, 'python')}"
-                             "\n```{=html}\n</details>\n```")  # fmt: skip
-            parts += outputs(cell.outputs, folder, f"{number:03d}", captions)
-    return "\n\n".join(parts) + "\n"
+    """The notebook as pandoc's Markdown for HTML, with its code or without. Images are written into `folder`."""
+    return Writer(ReportHTMLExporter(exclude_input=not code), nb, folder).text()
+
+
+class Writer:
+    """Writes a notebook as pandoc's Markdown, with what its exporter leaves in, and its images into a folder."""
+
+    def __init__(self, exporter: PandocExporter, nb: NotebookNode, folder: Path):
+        self.exporter, self.paper, self.folder = exporter, exporter.paper, folder
+        self.cells = hoisted(nb.cells)
+        self.captions = Captions(self.cells)
+
+    def text(self) -> str:
+        parts = []
+        for number, cell in enumerate(self.cells):
+            if cell.cell_type == "markdown" and not self.exporter.exclude_markdown:
+                if cell.source.startswith("# "):
+                    self.captions.begin_section()
+                text = with_attachments(cell, self.folder, number)
+                parts.append(self.captions.named(latex_environments(text)))
+            elif cell.cell_type == "code" and not self.exporter.exclude_code_cell:
+                parts += [*self.code(cell), *([] if self.exporter.exclude_output else self.outputs(cell, number))]
+        return "\n\n".join(parts) + "\n"
+
+    def code(self, cell: NotebookNode) -> list[str]:
+        hidden = cell.metadata.get("jupyter", {}).get("source_hidden") or cell.metadata.get("transient", {}).get(
+            "remove_source"
+        )
+        if self.exporter.exclude_input or hidden or not cell.source.strip():
+            return []
+        fenced = fence(cell.source, "python")
+        if self.paper:
+            number = cell.execution_count
+            prompt = not self.exporter.exclude_input_prompt and number is not None
+            return [*([f"::: prompt\nIn [{number}]:\n:::"] if prompt else []), fenced]
+        return [f"```{{=html}}\n<details class='code'><summary>code</summary>\n```\n{fenced}\n```{{=html}}\n</details>\n```"]
+
+    def outputs(self, cell: NotebookNode, number: int) -> list[str]:
+        parts, previous, captions = [], None, self.captions
+        for index, output in enumerate(in_paragraphs(cell.outputs)):
+            kind = output.get("metadata", {}).get("caption")
+            if kind in captions.shown and previous is not None:
+                label = captions.next(kind)
+                caption = captions.named(emphasized(output.data["text/markdown"]))
+                parts[-1] = f"::::: {{.captioned .{kind}}}\n{parts[-1]}\n\n:::: caption\n**{label}.** {caption}\n::::\n:::::"
+                previous = None
+                continue
+            text = self.output(output, f"{number:03d}-{index:02d}", f"output {index + 1} of cell {number + 1}")
+            if text and "text/markdown" in output.get("data", {}):
+                text = captions.named(text)
+            if output.get("metadata", {}).get("ok") is False:
+                text = f"::: absent\n{text}\n:::"
+            previous = text
+            if text and self.paper and output.get("execution_count") and not self.exporter.exclude_output_prompt:
+                text = f"::: prompt\nOut[{output.execution_count}]:\n:::\n\n{text}"
+            if text:
+                parts.append(text)
+        return parts
+
+    def output(self, output: NotebookNode, name: str, place: str) -> str | None:
+        """One output as Markdown; None for what does not belong on paper (progress bars, messages on stderr)."""
+        if output.output_type == "stream":
+            return self.printed(strip_ansi(output.text)) if output.name == "stdout" and output.text.strip() else None
+        if output.output_type == "error":
+            trace = strip_ansi("\n".join(output.traceback)) or f"{output.ename}: {output.evalue}"
+            return f"::: failed\n**This cell failed: {escape(output.ename)}**\n\n{fence(trace)}\n:::"
+        data = output.data
+        if WIDGET in data:
+            return None
+        if mime := next((mime for mime in IMAGES if mime in data), None):
+            return self.image(mime, data[mime], output.get("metadata", {}), name, place)
+        if "text/markdown" in data:
+            return latex_environments(data["text/markdown"]) or None
+        if "text/latex" in data:
+            return self.latex(data["text/latex"], place)
+        html = re.sub(r"<(style|script)\b.*?</\1>", "", data.get("text/html", ""), flags=re.S)
+        if re.search(r"<(img|svg|video|audio|iframe|hr)\b", html) or re.sub(r"<[^>]*>|&nbsp;|\s", "", html):
+            return fence(html, "{=html}")
+        text = data.get("text/plain", "")
+        if text and not re.fullmatch(r"<.* at 0x[0-9a-f]+>|<Figure size .*>", text) and not html:
+            return self.printed(text)
+        others = [mime for mime in data if mime != "text/plain"]
+        return note(f"{place} is {others[0]}, which cannot be printed") if others else None
+
+    def printed(self, text: str) -> str:
+        """What a cell prints; of very much the first and last lines, and all of it in a fold where one can be opened."""
+        lines = text.rstrip().split("\n")
+        if len(lines) <= LINES:
+            return fence(text)
+        half = LINES // 2
+        left_out = f"… {len(lines) - LINES:,} of {len(lines):,} lines are left out …"
+        short = fence("\n".join([*lines[:half], left_out, *lines[-half:]]))
+        if self.paper:
+            return short
+        opened = f"```{{=html}}\n<details class='code'><summary>all {len(lines):,} lines</summary>\n```\n"
+        return f"{short}\n\n{opened}{fence(text)}\n```{{=html}}\n</details>\n```"
+
+    def image(self, mime: str, content, metadata: NotebookNode, name: str, place: str) -> str:
+        """An image by the format that its bytes have, at its natural size: 96 pixels an inch, as a browser shows it."""
+        try:
+            suffix, written, width = readable(mime, image_bytes(mime, content), self.paper)
+        except Exception as error:  # PIL and the XML parser raise many kinds
+            return note(f"{place}, {mime}, cannot be read as an image ({str(error).strip() or type(error).__name__})")
+        file = self.folder / f"output{name}.{suffix}"
+        file.write_bytes(written)
+        if suffix == "pdf" and not self.paper:
+            link = f"data:{mime};base64,{base64.b64encode(written).decode()}"
+            return fence(f'<p class="note"><a download="{file.name}" href="{link}">{place}: a PDF figure</a></p>', "{=html}")
+        width = (metadata.get(mime) or {}).get("width") or width
+        alt = escape(" ".join(metadata.get("alt", "").split()) or f"picture: {place}")
+        return f"![{alt}]({file.name})" + (f"{{width={width}px}}" if width else "")
+
+    def latex(self, text: str, place: str) -> str:
+        """A LaTeX output as mathematics where it is, else its source."""
+        mathematics = latex_environments(text.strip())
+        if mathematics.startswith("$") or re.search(r"\\[(\[]", mathematics):
+            inline = re.sub(r"\\\((.*?)\\\)", lambda found: f"${found[1].strip()}$", mathematics, flags=re.S)
+            return re.sub(r"\\[\[\]]", "$$", inline)
+        return f"{fence(text, 'latex')}\n\n{note(f'{place} is LaTeX beyond mathematics, shown as its source')}"
+
+
+def note(text: str) -> str:
+    return f"::: absent\n{escape(f'[{text}]')}\n:::"
+
+
+def readable(mime: str, content: bytes, paper: bool) -> tuple[str, bytes, int | None]:
+    """Suffix, bytes and width in pixels of an image as the formats that a browser or Typst knows. What is no image raises."""
+    if mime == "application/pdf":
+        if not content.startswith(b"%PDF-"):
+            raise ValueError("no PDF")
+        return "pdf", content, None
+    if mime == "image/svg+xml":
+        root = ElementTree.fromstring(content)
+        length = re.fullmatch(r"([\d.]+)(pt|px|in|cm|mm)?", root.get("width", ""))
+        per_inch = {"pt": 72, "in": 1, "cm": 2.54, "mm": 25.4}
+        return "svg", content, round(96 * float(length[1]) / per_inch.get(length[2], 96)) if length else None
+    with Image.open(io.BytesIO(content)) as image:
+        image.load()
+        suffix = SUFFIXES.get(image.format)
+        if suffix in (None, *(("gif", "webp") if paper else ())):  # of a moving picture its first frame
+            image.convert("RGBA").save(buffer := io.BytesIO(), "png")
+            suffix, content = "png", buffer.getvalue()
+        return suffix, content, image.width
 
 
 class Captions:
@@ -199,27 +360,6 @@ def latex_environments(text: str) -> str:
     return re.sub(rf"^\\begin\{{({'|'.join(inner)})\*?\}}(.*?)\\end\{{\1\*?\}}", replaced, text, flags=re.M | re.S)
 
 
-def outputs(found: list[NotebookNode], folder: Path, name: str, captions: Captions) -> list[str]:
-    parts, previous = [], None
-    for index, output in enumerate(in_paragraphs(found)):
-        kind = output.get("metadata", {}).get("caption")
-        if kind in captions.shown and previous is not None:
-            label = captions.next(kind)
-            caption = captions.named(emphasized(output.data["text/markdown"]))
-            parts[-1] = f"::::: {{.captioned .{kind}}}\n{parts[-1]}\n\n:::: caption\n**{label}.** {caption}\n::::\n:::::"
-            previous = None
-            continue
-        text = render(output, folder, f"{name}-{index:02d}")
-        if text and "text/markdown" in output.get("data", {}):
-            text = captions.named(text)
-        if output.get("metadata", {}).get("ok") is False:
-            text = f"::: absent\n{text}\n:::"
-        previous = text
-        if text:
-            parts.append(text)
-    return parts
-
-
 def in_paragraphs(found: list[NotebookNode]) -> list[NotebookNode]:
     """The outputs of a cell, with what it says in a row as one: its sentences, or the claims that do not hold."""
     joined = []
@@ -236,34 +376,6 @@ def emphasized(caption: str) -> str:
     """The words of a caption that a notebook shows in italics."""
     text = caption.strip()
     return text[1:-1].strip() if len(text) > 1 and text[0] == text[-1] and text[0] in "*_" else text
-
-
-def render(output: NotebookNode, folder: Path, name: str) -> str | None:
-    """One output as Markdown; None for what does not belong on paper (progress bars, messages on stderr)."""
-    if output.output_type == "stream":
-        return fence(strip_ansi(output.text)) if output.name == "stdout" and output.text.strip() else None
-    if output.output_type == "error":
-        trace = strip_ansi("\n".join(output.traceback)) or f"{output.ename}: {output.evalue}"
-        return f"::: failed\n**This cell failed: {escape(output.ename)}**\n\n{fence(trace)}\n:::"
-    data = output.data
-    if WIDGET in data:
-        return None
-    for mime, suffix in IMAGES.items():
-        if mime in data:
-            file = folder / f"output{name}.{suffix}"
-            file.write_bytes(image_bytes(mime, data[mime]))
-            width = output.get("metadata", {}).get(mime, {}).get("width") if isinstance(output.get("metadata"), dict) else None
-            alt = escape(" ".join(output.get("metadata", {}).get("alt", "").split()))
-            return f"![{alt}]({file.name})" + (f"{{width={width}px}}" if width else "")
-    if "text/markdown" in data:
-        return data["text/markdown"] or None
-    if "text/latex" in data:
-        return data["text/latex"]
-    if "text/html" in data:
-        html = re.sub(r"<(style|script)\b.*?</\1>", "", data["text/html"], flags=re.S)
-        return fence(html, "{=html}")
-    text = data.get("text/plain", "")
-    return fence(text) if text and not re.fullmatch(r"<.* at 0x[0-9a-f]+>|<Figure size .*>", text) else None
 
 
 def image_bytes(mime: str, content) -> bytes:

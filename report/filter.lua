@@ -83,6 +83,7 @@ end
 -- A claim that does not hold, and a cell that failed.
 local LOOKS = {
   absent = '#text(fill: rgb("#767676"), size: 9pt)[',
+  prompt = '#block(below: 0.4em, text(fill: rgb("#767676"), size: 7.2pt, font: "DejaVu Sans Mono")[',
   failed = "#block(stroke: (left: 2pt + red), inset: (left: 8pt))[",
 }
 local function marked(div)
@@ -90,7 +91,7 @@ local function marked(div)
     if FORMAT == "typst" and div.classes:includes(class) then
       local blocks = pandoc.Blocks {pandoc.RawBlock("typst", look)}
       blocks:extend(div.content)
-      blocks:insert(pandoc.RawBlock("typst", "]"))
+      blocks:insert(pandoc.RawBlock("typst", class == "prompt" and "])" or "]"))
       return blocks
     end
   end
@@ -110,7 +111,7 @@ end
 local function image(img)
   if img.src:match("^data:") then return nil end
   local text = #img.caption > 0 and img.caption or pandoc.Inlines {pandoc.Str(img.src)}
-  if img.src:match("^%a+://") then return pandoc.Link(text, img.src) end
+  if img.src:match("^%a+://") then return pandoc.Link(pandoc.Inlines {pandoc.Str("picture: ")} .. text, img.src) end
   if not exists((img.src:gsub("%%20", " "))) then
     text:insert(1, pandoc.Str("[missing image: "))
     text:insert(pandoc.Str("]"))
@@ -118,10 +119,120 @@ local function image(img)
   end
 end
 
-local function inline_html(inline)
-  if inline.format == "html" and inline.text:match("^<img%f[%s]") then
-    return pandoc.utils.blocks_to_inlines(pandoc.read(inline.text, "html").blocks)
+-- HTML within a line, as the browser shows it: images, line breaks, and what stands between two tags.
+local function small(inlines) return pandoc.Span(inlines, {class = "small"}) end
+local TAGS = {
+  sup = pandoc.Superscript, sub = pandoc.Subscript, b = pandoc.Strong, strong = pandoc.Strong, i = pandoc.Emph, em = pandoc.Emph,
+  cite = pandoc.Emph, var = pandoc.Emph, u = pandoc.Underline, ins = pandoc.Underline, s = pandoc.Strikeout,
+  del = pandoc.Strikeout, strike = pandoc.Strikeout, small = small, q = function(inlines) return pandoc.Quoted("DoubleQuote", inlines) end,
+  code = function(inlines) return pandoc.Code(pandoc.utils.stringify(inlines)) end,
+  kbd = function(inlines) return pandoc.Code(pandoc.utils.stringify(inlines)) end,
+}
+
+local function inline_html(inlines)
+  local done, open = pandoc.Inlines {}, {}
+  for _, inline in ipairs(inlines) do
+    local text = inline.t == "RawInline" and inline.format == "html" and inline.text or ""
+    local ending, name = text:match("^<(/?)(%a%w*)")
+    name = name and name:lower()
+    if name == "img" then
+      done:extend(pandoc.utils.blocks_to_inlines(pandoc.read(text, "html").blocks))
+    elseif name == "br" then
+      done:insert(pandoc.LineBreak())
+    elseif name and (TAGS[name] or name == "a") and ending == "" then
+      table.insert(open, {name = name, before = done, text = text})
+      done = pandoc.Inlines {}
+    elseif name and ending == "/" and #open > 0 and open[#open].name == name then
+      local tag = table.remove(open)
+      local target = tag.text:match("href%s*=%s*[\"']([^\"']*)")
+      local made = name ~= "a" and TAGS[name](done) or target and pandoc.Link(done, target) or pandoc.Span(done)
+      done = tag.before
+      done:insert(made)
+    else
+      done:insert(inline)
+    end
   end
+  while #open > 0 do -- a tag that nothing closes
+    local tag = table.remove(open)
+    tag.before:extend(done)
+    done = tag.before
+  end
+  return done
+end
+
+-- What <details> folds is open on paper, below its summary.
+local function summary(block)
+  local text = FORMAT == "typst" and block.format == "html" and block.text:match("<summary[^>]*>(.-)</summary>")
+  if not text then return nil end
+  local blocks = pandoc.Blocks {pandoc.Para {pandoc.Strong(pandoc.utils.blocks_to_inlines(pandoc.read(text, "html").blocks))}}
+  local rest = block.text:gsub("<summary[^>]*>.-</summary>", ""):gsub("</?details[^>]*>", "")
+  blocks:extend(pandoc.read(rest, "html").blocks)
+  return blocks
+end
+
+-- LaTeX commands that a formula defines are known to all that follow, as in Jupyter. pandoc puts in what they stand for.
+local DEFINITIONS = {
+  "\\[renwpovid]*command%*?%s*%b{}%s*%[%d%]%s*%b{}", "\\[renwpovid]*command%*?%s*%b{}%s*%b{}",
+  "\\[renwpovid]*command%*?%s*\\%a+%s*%[%d%]%s*%b{}", "\\[renwpovid]*command%*?%s*\\%a+%s*%b{}",
+  "\\def%s*\\%a+%s*%b{}", "\\DeclareMathOperator%*?%s*%b{}%s*%b{}", "\\DeclareMathOperator%*?%s*\\%a+%s*%b{}",
+}
+local known = ""
+local function mathematics(math)
+  for _, pattern in ipairs(DEFINITIONS) do
+    math.text = math.text:gsub(pattern, function(found)
+      known = known .. found .. "\n"
+      return ""
+    end)
+  end
+  if not math.text:match("%S") then return {} end
+  if known ~= "" and math.text:match("\\%a") then
+    local read = pandoc.read(known .. "\n$" .. math.text:gsub("^%s+", ""):gsub("%s+$", "") .. "$", "markdown+latex_macros")
+    read:walk {Math = function(inner) math.text = inner.text end}
+  end
+  return math
+end
+
+-- What a formula or an image says to those who cannot see it, which pandoc does not hand to Typst: a formula its LaTeX.
+local function quoted(text) return '"' .. text:gsub("%s+", " "):gsub("\\", "\\\\"):gsub('"', '\\"') .. '"' end
+
+local function said(math)
+  if FORMAT ~= "typst" then return nil end
+  local set = pandoc.write(pandoc.Pandoc {pandoc.Plain {math}}, "typst"):gsub("%s+$", "")
+  return pandoc.RawInline("typst", "#{set math.equation(alt: " .. quoted(math.text) .. "); " .. set .. "}")
+end
+
+local function file_of(src)
+  local mime, content = pandoc.mediabag.fetch(src)
+  local name = pandoc.utils.sha1(content) .. "." .. (src:match("^[^:]+%.(%a+)$") or mime:match("/(%a+)"))
+  local file = assert(io.open(name, "wb"))
+  file:write(content)
+  file:close()
+  return name
+end
+
+local function described(img)
+  if FORMAT ~= "typst" then return nil end
+  local width = img.attributes.width and img.attributes.width:match("^([%d.]+)px$")
+  local size = width and ", width: " .. width / 96 .. "in" or ""
+  local alt = img.attributes.alt or pandoc.utils.stringify(img.caption)
+  return pandoc.RawInline("typst", "#box(image(" .. quoted(file_of(img.src)) .. size .. ", alt: " .. quoted(alt ~= "" and alt or "a picture") .. "))")
+end
+
+-- Typst breaks lines of code at blanks alone; these may break anywhere after so many signs.
+local WORD = 90
+local function breaking(block)
+  if FORMAT ~= "typst" then return nil end
+  block.text = block.text:gsub("%S+", function(word)
+    local length = utf8.len(word)
+    if not length or length <= WORD then return nil end
+    local parts = {}
+    for at = 1, length, 20 do
+      local last = math.min(at + 20, length + 1)
+      table.insert(parts, word:sub(utf8.offset(word, at), utf8.offset(word, last) - 1))
+    end
+    return table.concat(parts, "\u{200b}")
+  end)
+  return block
 end
 
 -- Links within the notebook: Jupyter's anchors keep capitals, pandoc's do not; one that leads nowhere becomes its text.
@@ -154,4 +265,4 @@ local function percent(inlines)
   return inlines
 end
 
-return {{Inlines = percent}, {RawInline = inline_html}, {RawBlock = native}, {Table = columns}, {Div = captioned}, {Table = breakable}, {Div = marked}, {Image = image}, {Pandoc = anchors}}
+return {{Inlines = inline_html}, {Inlines = percent}, {Math = mathematics}, {CodeBlock = breaking}, {RawBlock = summary}, {RawBlock = native}, {Table = columns}, {Div = captioned}, {Table = breakable}, {Div = marked}, {Image = image}, {Image = described, Math = said}, {Pandoc = anchors}}

@@ -478,8 +478,9 @@ def test_any_notebook_becomes_a_pdf(tmp_path):
     ]
     nbformat.write(new_notebook(cells=cells), tmp_path / "some.ipynb")
     subprocess.run(
-        [sys.executable, "-m", "nbconvert", "--to", "typst_pdf", "some.ipynb"], cwd=tmp_path, check=True, capture_output=True
-    )
+        [sys.executable, "-m", "nbconvert", "--to", "typst_pdf", "--no-input", "some.ipynb"],
+        cwd=tmp_path, check=True, capture_output=True,
+    )  # fmt: skip
     reader = PdfReader(tmp_path / "some.pdf")
     text = "\n".join(page.extract_text() for page in reader.pages)
     for wanted in (

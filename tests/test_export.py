@@ -1,0 +1,309 @@
+"""Any notebook on paper and in one HTML file: what people's notebooks hold, and what went wrong with it elsewhere."""
+
+import base64
+import io
+import re
+import subprocess
+import sys
+
+import nbformat
+import pytest
+import typst
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
+from pypdf import PdfReader
+from pypdf.generic import ContentStream
+
+from report import export
+from report.export import ReportHTMLExporter, TypstPDFExporter
+
+
+def picture(kind: str, size=(96, 48)) -> bytes:
+    Image.new("RGB", size, "teal").save(buffer := io.BytesIO(), kind)
+    return buffer.getvalue()
+
+
+def encoded(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+def shown(mime: str, content, **metadata):
+    return new_output("display_data", {mime: content}, metadata=metadata)
+
+
+def printed(text: str):
+    return new_output("stream", name="stdout", text=text)
+
+
+def cell(*outputs, source="secret = 1", **metadata):
+    return new_code_cell(source, outputs=list(outputs), execution_count=7, metadata=metadata)
+
+
+def pdf(*cells, **options) -> PdfReader:
+    content, _ = TypstPDFExporter(**options).from_notebook_node(new_notebook(cells=list(cells)))
+    return PdfReader(io.BytesIO(content))
+
+
+def html(*cells, **options) -> str:
+    return ReportHTMLExporter(**options).from_notebook_node(new_notebook(cells=list(cells)))[0]
+
+
+def words(reader: PdfReader) -> str:
+    """What stands on the pages, without their numbers."""
+    pages = [re.sub(r"\s*\d+\s*$", "", page.extract_text()) for page in reader.pages]
+    return " ".join(" ".join(pages).replace("\u200b", "").split())
+
+
+def images(reader: PdfReader) -> list[tuple[float, float]]:
+    """Width and height of every image on the pages, in inches."""
+    return [size for page in reader.pages for size in drawn(page.get_contents(), page["/Resources"], reader, (1.0, 1.0))]
+
+
+def drawn(content, resources, reader: PdfReader, scale: tuple[float, float]) -> list[tuple[float, float]]:
+    found, before = [], []
+    for operands, operator in content.operations:
+        if operator == b"q":
+            before.append(scale)
+        elif operator == b"Q":
+            scale = before.pop()
+        elif operator == b"cm":
+            scale = (float(operands[0]) * scale[0], float(operands[3]) * scale[1])
+        elif operator == b"Do":
+            inner = resources["/XObject"][operands[0]].get_object()
+            if inner["/Subtype"] == "/Image":
+                found.append((abs(scale[0]) / 72, abs(scale[1]) / 72))
+            else:
+                found += drawn(ContentStream(inner, reader), inner["/Resources"], reader, scale)
+    return found
+
+
+# Images
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF"])
+@pytest.mark.parametrize("called", ["image/png", "image/jpeg", "image/gif"])
+def test_an_image_is_what_its_bytes_are(kind, called):
+    reader = pdf(cell(shown(called, encoded(picture(kind)))))
+    assert images(reader) == [pytest.approx((1.0, 0.5))] and "cannot be read" not in words(reader)
+    assert html(cell(shown(called, encoded(picture(kind))))).count("<img ") == 1
+
+
+BROKEN = {
+    "a cut PNG": ("image/png", encoded(picture("PNG")[:60])),
+    "a cut JPEG": ("image/jpeg", encoded(picture("JPEG")[:200])),
+    "no image at all": ("image/png", encoded(b"nothing")),
+    "bytes that are no base64": ("image/png", "a"),
+    "a broken SVG": ("image/svg+xml", "<svg xmlns='http://www.w3.org/2000/svg'><g></svg>"),
+    "what is called a PDF": ("application/pdf", encoded(b"nothing")),
+}
+
+
+@pytest.mark.parametrize("mime, content", BROKEN.values(), ids=BROKEN)
+def test_an_image_that_cannot_be_read_leaves_its_place_and_name(mime, content):
+    cells = new_markdown_cell("before"), cell(printed("printed"), shown(mime, content)), new_markdown_cell("after")
+    for text in (words(pdf(*cells)), re.sub(r"<[^>]+>", "", html(*cells))):
+        assert "before" in text and "after" in text
+        assert f"[output 2 of cell 2, {mime}, cannot be read as an image" in " ".join(text.split()).replace("\\", "")
+
+
+@pytest.mark.parametrize(
+    "size, metadata, wanted",
+    [
+        ((192, 96), {}, (2.0, 1.0)),
+        ((192, 96), {"width": 96}, (1.0, 0.5)),  # as matplotlib's retina pictures have it
+        ((4000, 400), {}, (170 / 25.4, 17 / 25.4)),
+        ((400, 3000), {}, (215 / 25.4 * 400 / 3000, 215 / 25.4)),
+    ],
+)
+def test_a_picture_has_its_natural_size_and_never_more_than_the_page(size, metadata, wanted):
+    caption = shown("text/markdown", "_What to see._", caption="figure")
+    reader = pdf(cell(shown("image/png", encoded(picture("PNG", size)), **{"image/png": metadata}), caption))
+    assert images(reader) == [pytest.approx(wanted, rel=0.02)] and len(reader.pages) == 1
+    assert "Figure 1. What to see." in words(reader)
+
+
+def test_an_svg_has_its_own_size_in_its_own_unit():
+    for width, inches in (("144pt", 2), ("96", 1), ("96px", 1), ("5.08cm", 2)):
+        suffix, _, pixels = export.readable("image/svg+xml", f"<svg width='{width}' height='1in'/>".encode(), paper=True)
+        assert (suffix, pixels) == ("svg", 96 * inches)
+
+
+def test_a_pdf_figure_is_embedded_on_paper_and_a_link_in_html():
+    import matplotlib.pyplot as plt
+
+    fig, ax = plt.subplots(figsize=(3, 2))
+    ax.set_title("a vector figure")
+    fig.savefig(buffer := io.BytesIO(), format="pdf")
+    plt.close(fig)
+    output = shown("application/pdf", encoded(buffer.getvalue()))
+    assert "a vector figure" in words(pdf(cell(output)))
+    assert re.search(
+        r'<a download="[^"]+\.pdf" href="data:application/pdf;base64,[^"]+">output 1 of cell 1', html(cell(output))
+    )
+
+
+# Outputs
+
+
+PLOTLY = {"application/vnd.plotly.v1+json": {"data": []}}
+UNPRINTABLE = {
+    "a bundle alone": PLOTLY,
+    "with a script": {"text/html": "<div id='a'></div><script>draw()</script>", "text/plain": "Figure({...})"} | PLOTLY,
+    "with the repr of an object": {"text/plain": "<Figure at 0x7f001234>"} | PLOTLY,
+    "Vega": {"application/vnd.vegalite.v5+json": {}},
+}
+
+
+@pytest.mark.parametrize("data", UNPRINTABLE.values(), ids=UNPRINTABLE)
+def test_what_cannot_be_printed_is_said(data):
+    text = words(pdf(cell(new_output("display_data", data))))
+    assert re.search(r"\[output 1 of cell 1 is \S+, which cannot be printed\]", text) and "Figure(" not in text
+
+
+def test_a_long_word_breaks_anywhere():
+    reader = pdf(cell(printed("x" * 3000), printed("é🙂" * 500)))
+    assert words(reader).replace(" ", "").count("x") >= 3000
+
+
+def test_very_much_output_is_cut_on_paper_and_folded_in_html():
+    lines = "\n".join(f"line {i}" for i in range(50_000))
+    reader = pdf(cell(printed(lines)))
+    text = words(reader)
+    assert len(reader.pages) < 6 and "… 49,800 of 50,000 lines are left out …" in text
+    assert "line 99 " in text and "line 100 " not in text and "line 49900 " in text
+    page = html(cell(printed(lines)))
+    assert "all 50,000 lines" in page and "line 25000\n" in page
+    assert "left out" not in words(pdf(cell(printed("\n".join(f"line {i}" for i in range(export.LINES))))))
+
+
+LATEX = {
+    "an environment": (r"\begin{align}a &= b\\ c &= d\end{align}", "="),
+    "dollars": (r"$\displaystyle x + 1$", "+"),
+    "brackets": (r"\[ x + 1 \]", "+"),
+    "parentheses": (r"so \( x + 1 \)", "+"),
+    "a table": (r"\begin{tabular}{l}cell\end{tabular}", r"\begin{tabular}"),
+}
+
+
+@pytest.mark.parametrize("source, seen", LATEX.values(), ids=LATEX)
+def test_latex_is_typeset_or_shown_as_its_source(source, seen):
+    text = words(pdf(cell(shown("text/latex", source))))
+    assert seen in text
+    assert (r"\begin" in text) == ("is LaTeX beyond mathematics, shown as its source" in text) == ("tabular" in source)
+    assert ("<math" in html(cell(shown("text/latex", source)))) == ("tabular" not in source)
+
+
+# Markdown
+
+HTML = {
+    "10<sup>2</sup> H<sub>2</sub>O": ["<sup>2</sup>", "<sub>2</sub>"],
+    "one<br>two<br/>three": ["one<br", "two<br"],
+    "<b>bold</b> <i>it</i> <u>u</u> <del>d</del>": ["<strong>bold</strong>", "<em>it</em>", "<u>u</u>", "<del>d</del>"],
+    "<a href='https://example.org/'>a link</a>": ['<a href="https://example.org/">a link</a>'],
+    "press <kbd>Ctrl</kbd>": ["<code>Ctrl</code>"],
+    "<sup>a <b>nested</b> one</sup>": ["<sup>a <strong>nested</strong> one</sup>"],
+    "an <b>open one": ["open one"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text, wanted", HTML.items())
+def test_html_within_a_line_is_what_a_browser_shows(text, wanted):
+    page = html(new_markdown_cell(text))
+    assert all(piece in page for piece in wanted)
+    plain = re.sub(r"<br/?>", " ", text)
+    assert words(pdf(new_markdown_cell(text))).replace(" ", "") == re.sub(r"<[^>]+>| ", "", plain)
+
+
+def test_what_is_folded_is_open_on_paper():
+    text = "<details><summary>More <b>here</b></summary>\n\nhidden **text**\n\n</details>\n\nafter"
+    assert words(pdf(new_markdown_cell(text))) == "More here hidden text after"
+    assert "<details>" in html(new_markdown_cell(text))
+
+
+@pytest.mark.parametrize(
+    "definition, use",
+    [
+        (r"$\newcommand{\R}{\mathbb{R}}$", r"$x \in \R$"),
+        (r"$$\newcommand{\R}{\mathbb{R}} \newcommand{\E}[1]{\mathbb{E}[#1]}$$", r"$\R$"),
+        (r"$\def\R{\mathbb{R}}$", r"$\R^2$"),
+        (r"$\newcommand\R{\mathbb{R}}$ and words", r"$$\R$$"),
+        (r"$\renewcommand{\R}{\mathbb{R}} x$", r"$\R$"),
+    ],
+)
+def test_commands_of_latex_are_known_in_the_cells_that_follow(definition, use):
+    cells = new_markdown_cell(definition), new_markdown_cell("Then " + use)
+    text = words(pdf(*cells))
+    assert "ℝ" in text and "command" not in text and "\\" not in text
+    assert "ℝ" in html(*cells)
+
+
+def test_a_picture_of_another_host_is_a_link_that_says_so():
+    reader = pdf(new_markdown_cell("![a plot](https://example.org/a.png)"))
+    (link,) = [annotation.get_object() for annotation in reader.pages[0]["/Annots"]]
+    assert link["/A"]["/URI"] == "https://example.org/a.png" and "picture: a plot" in words(reader)
+
+
+def test_signs_that_no_font_has_are_named(monkeypatch):
+    monkeypatch.setattr(export, "blank", lambda sign: sign == "🔥")
+    assert "ok ✅ and [fire] here" in export.with_signs("ok ✅ and 🔥\ufe0f here")
+    assert export.with_signs("é α ≤ — “a”") == "é α ≤ — “a”"
+
+
+def test_a_sign_is_blank_where_typst_finds_no_glyph():
+    assert export.blank("\U000f0000") and not export.blank("a") and not export.blank("α")
+
+
+# nbconvert's conventions
+
+
+def test_code_has_its_prompt_and_no_further_word():
+    result = new_output("execute_result", {"text/plain": "42"}, execution_count=7)
+    text = words(pdf(cell(result)))
+    assert text == "In [7]: secret = 1 Out[7]: 42"
+    assert words(pdf(cell(result), exclude_input_prompt=True, exclude_output_prompt=True)) == "secret = 1 42"
+    assert words(pdf(cell(result, jupyter={"source_hidden": True}), exclude_output_prompt=True)) == "42"
+    assert words(pdf(cell(result, transient={"remove_source": True}), exclude_output_prompt=True)) == "42"
+
+
+@pytest.mark.parametrize("kind", ["typst_pdf", "report_html"])
+def test_nbconverts_options_are_known(tmp_path, kind):
+    cells = [cell(printed("gone"), tags=["remove_cell"]), cell(printed("kept"))]
+    nbformat.write(new_notebook(cells=cells), tmp_path / "some.ipynb")
+    options = ["--no-input", "--TagRemovePreprocessor.remove_cell_tags=remove_cell", "--output-dir=made"]
+    command = [sys.executable, "-m", "nbconvert", "--to", kind, "some.ipynb", *options]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    suffix = "pdf" if kind == "typst_pdf" else "html"
+    made = tmp_path / "made" / f"some.{suffix}"
+    text = words(PdfReader(made)) if suffix == "pdf" else made.read_text()
+    assert "kept" in text and "gone" not in text and "secret" not in text
+
+
+# Those who cannot see
+
+
+def test_a_notebook_is_accessible_as_pdf_ua_asks(monkeypatch):
+    asked = []
+    real = typst.compile
+    monkeypatch.setattr(
+        export.typst, "compile", lambda *args, **kwargs: asked.append(kwargs.get("pdf_standards")) or real(*args, **kwargs)
+    )
+    table = "<table><thead><tr><th>a</th><th>b</th></tr></thead><tbody><tr><td>1</td><td>2</td></tr></tbody></table>"
+    figure = shown("image/png", encoded(picture("PNG")), alt='a \\ teal "field"')
+    reader = pdf(new_markdown_cell("# Title\n\n$x^2$ and $$\\frac{1}{2}$$"), cell(figure, shown("text/html", table)))
+    assert asked == [["ua-1"]]  # and no second time without
+    content = str(reader.trailer["/Root"]["/StructTreeRoot"].get_object())
+    assert reader.trailer["/Root"]["/MarkInfo"]["/Marked"] and content
+
+
+def test_what_is_not_accessible_is_made_and_said(monkeypatch, caplog):
+    real = typst.compile
+
+    def refuses(*args, pdf_standards=(), **kwargs):
+        if pdf_standards:
+            raise typst.TypstError("PDF/UA-1 error: something is missing")
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(export.typst, "compile", refuses)
+    with caplog.at_level("WARNING"):
+        assert words(pdf(new_markdown_cell("text"))) == "text"
+    assert "not accessible as PDF/UA-1 asks: PDF/UA-1 error: something is missing" in caplog.text
