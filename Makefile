@@ -1,5 +1,6 @@
 # make report   set up, train what is missing, run the notebooks, build report.html and report.pdf in
 #               report/<profile>-<dataset>/, or in report/ itself for the paper profile on cifar10
+# make bundle   zip the report with its notebooks, facts and list of runs, for handing in
 # make test     set up, run the tests (all notebooks at profile smoke among them)
 # make verify   reload the best model of every run in OUTPUTS and compare its accuracy with what the run says
 # make lint     check the code and the notebooks       make lab     JupyterLab       make clean   remove what a report left
@@ -20,11 +21,14 @@ KNOWN   := PROFILE DATASET DATA_DIR SEEDS OUTPUTS JOBS PYTHON TESTS
 UNKNOWN := $(filter-out $(KNOWN),$(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name))))
 $(if $(UNKNOWN),$(error unknown variable $(UNKNOWN); allowed are $(KNOWN)))
 
-.PHONY: report train test verify lint lab clean
+.PHONY: report train bundle test verify lint lab clean
 .DELETE_ON_ERROR:
 
 report: train
 	$(BIN)/python -m report.build $(STUDY)
+
+bundle: .venv/installed
+	$(BIN)/python -m report.bundle $(STUDY)
 
 train: .venv/installed
 	$(BIN)/python -m lib.study $(STUDY) --jobs "$(JOBS)"

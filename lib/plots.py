@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from IPython.display import HTML, Markdown, display
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 from scipy.optimize import isotonic_regression
@@ -68,7 +69,26 @@ def show(fig: Figure, caption: str, alt: str = "") -> None:
     display(fig, metadata={"alt": alt or caption})
     plt.close(fig)
     USED.clear()
-    display(Markdown(f"_{caption}_"), metadata={"caption": "figure"})
+    display(Markdown(f"_{caption}_"), metadata={"caption": "figure", "data": csv(drawn(fig))})
+
+
+def drawn(fig: Figure) -> pd.DataFrame:
+    """What the lines and dots of a figure show, for who wants the numbers. Columns: panel, series (its label, or the variant
+    whose colour it has), x, y."""
+    variants, frames = {color: NAMES[name] for name, (color, _) in STYLES.items()}, []
+    for number, ax in enumerate(fig.axes, start=1):
+        panel = ax.get_title("left") or ax.get_ylabel() or ax.get_xlabel() or str(number)
+        artists = [
+            (line, line.get_color(), line.get_xydata()) for line in ax.get_lines() if line.get_transform() == ax.transData
+        ]
+        scattered = [dots for dots in ax.collections if isinstance(dots, PathCollection)]
+        artists += [(dots, dots.get_facecolor()[0], dots.get_offsets()) for dots in scattered]
+        for artist, color, points in artists:
+            name = str(artist.get_label())
+            series = variants.get(mpl.colors.to_hex(color).upper(), "") if name.startswith("_") else name
+            frames.append(pd.DataFrame(np.asarray(points, float), columns=["x", "y"]).assign(panel=panel, series=series))
+    found = pd.concat([pd.DataFrame(columns=["panel", "series", "x", "y"]), *frames])
+    return found.map(lambda value: f"{value:.6g}" if isinstance(value, float) else value)
 
 
 def table(frame: pd.DataFrame, caption: str, digits: int = 3) -> None:
@@ -77,7 +97,12 @@ def table(frame: pd.DataFrame, caption: str, digits: int = 3) -> None:
     if frame.index.name:
         frame = frame.rename(index=NAMES).reset_index()
     display(HTML(table_html(frame, digits)))
-    display(Markdown(f"_{caption}_"), metadata={"caption": "table"})
+    display(Markdown(f"_{caption}_"), metadata={"caption": "table", "data": csv(frame)})
+
+
+def csv(frame: pd.DataFrame) -> str:
+    """What a reader may save beside a figure or a table; empty if there is nothing."""
+    return frame.to_csv(index=False) if len(frame) else ""
 
 
 def table_html(frame: pd.DataFrame, digits: int = 3) -> str:

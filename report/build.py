@@ -13,6 +13,7 @@ With --finished nothing is trained: a section of which a run is missing stands w
 """
 
 import ast
+import html
 import os
 import shutil
 import socket
@@ -25,6 +26,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import nbformat
+import numpy as np
 import pandas as pd
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from tqdm.auto import tqdm
@@ -345,8 +347,34 @@ def appendix(found: dict[str, list[store.Result]]) -> list:
     shown = [
         new_output("display_data", data=data),
         new_output("display_data", data=caption, metadata={"caption": "table"}),
+        new_output("display_data", data={"text/html": every_run(found)}, metadata={"screen": True}),
     ]
     return [new_markdown_cell(text), new_code_cell("", outputs=shown)]
+
+
+def every_run(found: dict[str, list[store.Result]]) -> str:
+    """A table of all runs of `reported` that a browser sorts, each with its validation accuracy by epoch as a small curve."""
+    rows = []
+    for name, results in found.items():
+        for result in results:
+            curve = result.history["val_accuracy"].fillna(0.0).to_numpy()
+            at = np.unique(np.linspace(0, len(curve) - 1, 50).astype(int))
+            points = " ".join(f"{100 * i / max(len(curve) - 1, 1):.0f},{30 - 30 * curve[i]:.1f}" for i in at)
+            label = f"validation accuracy by epoch, from {curve[0]:.3f} to {curve[-1]:.3f}"
+            cells = [
+                html.escape(NAMES.get(name, GROUPS.get(name, name))),
+                html.escape(result.run.id),
+                f'<svg role="img" viewBox="0 -1 100 32" aria-label="{label}"><polyline points="{points}"/></svg>',
+                f"{100 * curve.max():.2f}",
+                str(result.metrics["epochs_run"]),
+                f"{result.metrics['train_seconds'] / 60:.1f}",
+            ]
+            rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+    titles = ("variant", "run", "validation accuracy by epoch", "best (%)", "epochs", "minutes")
+    head = "".join(f'<th scope="col">{title}</th>' for title in titles)
+    summary = f"<summary>all {len(rows)} runs, to be sorted by a click on a column's title</summary>"
+    table = f'<table class="sortable"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+    return f'<details class="runs">{summary}\n{table}</details>'
 
 
 @contextmanager

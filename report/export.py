@@ -34,6 +34,7 @@ HERE = Path(__file__).resolve().parent
 IMAGES = ("image/svg+xml", "image/png", "image/jpeg", "image/gif", "image/webp", "application/pdf")
 SUFFIXES = {"PNG": "png", "JPEG": "jpg", "GIF": "gif", "WEBP": "webp"}  # by PIL's name of the format that it finds
 LINES = 200  # that paper shows of what a cell prints
+NARROW = "\u00a0"  # between a label and its number, which are no reference to it
 WIDGET = "application/vnd.jupyter.widget-view+json"  # a progress bar: nothing to read on paper
 # What Jupyter renders: CommonMark with $math$.
 READER = "commonmark_x+raw_html+raw_attribute-smart-implicit_figures-yaml_metadata_block"
@@ -187,7 +188,12 @@ class Writer:
             if kind in captions.shown and previous is not None:
                 label = captions.next(kind)
                 caption = captions.named(emphasized(output.data["text/markdown"]))
-                parts[-1] = f"::::: {{.captioned .{kind}}}\n{parts[-1]}\n\n:::: caption\n**{label}.** {caption}\n::::\n:::::"
+                name = label.lower().replace(" ", "-")
+                whole = f"**{label.replace(' ', NARROW)}.** {caption}"
+                if not self.paper and (data := output.metadata.get("data")):
+                    link = f"data:text/csv;base64,{base64.b64encode(data.encode()).decode()}"
+                    whole += f' `<a class="data" download="{name}.csv" href="{link}">data as CSV</a>`{{=html}}'
+                parts[-1] = f"::::: {{#{name} .captioned .{kind}}}\n{parts[-1]}\n\n:::: caption\n{whole}\n::::\n:::::"
                 previous = None
                 continue
             text = self.output(output, f"{number:03d}-{index:02d}", f"output {index + 1} of cell {number + 1}")
@@ -210,7 +216,7 @@ class Writer:
             trace = strip_ansi("\n".join(output.traceback)) or f"{output.ename}: {output.evalue}"
             return f"::: failed\n**This cell failed: {escape(output.ename)}**\n\n{fence(trace)}\n:::"
         data = output.data
-        if WIDGET in data:
+        if WIDGET in data or (self.paper and output.get("metadata", {}).get("screen")):
             return None
         if mime := next((mime for mime in IMAGES if mime in data), None):
             return self.image(mime, data[mime], output.get("metadata", {}), name, place)

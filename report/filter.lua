@@ -14,11 +14,11 @@ local function captioned(div)
     if block.t == "Div" and block.classes:includes("caption") then caption:extend(block.content) else body:insert(block) end
   end
   if FORMAT == "typst" and #body == 1 and body[1].t == "Table" then
-    body[1].caption = {long = caption}
+    body[1].caption, body[1].identifier = {long = caption}, div.identifier
     return body[1]
   end
   local kind = div.classes:includes("table") and "table" or "figure"
-  return pandoc.Figure(body, {long = caption}, pandoc.Attr("", {kind}))
+  return pandoc.Figure(body, {long = caption}, pandoc.Attr(div.identifier, {kind}))
 end
 
 -- Whether a column holds words rather than numbers.
@@ -133,7 +133,7 @@ local function inline_html(inlines)
   local done, open = pandoc.Inlines {}, {}
   for _, inline in ipairs(inlines) do
     local text = inline.t == "RawInline" and inline.format == "html" and inline.text or ""
-    local ending, name = text:match("^<(/?)(%a%w*)")
+    local ending, name = text:match("^<(/?)(%a%w*)[^>]*>$") -- one tag
     name = name and name:lower()
     if name == "img" then
       done:extend(pandoc.utils.blocks_to_inlines(pandoc.read(text, "html").blocks))
@@ -242,6 +242,8 @@ local function anchors(doc)
     Header = function(h) known[h.identifier:lower()] = h.identifier end,
     Div = function(d) known[d.identifier:lower()] = d.identifier end,
     Span = function(s) known[s.identifier:lower()] = s.identifier end,
+    Figure = function(f) known[f.identifier:lower()] = f.identifier end,
+    Table = function(t) known[t.identifier:lower()] = t.identifier end,
   }
   return doc:walk {
     Link = function(link)
@@ -251,6 +253,118 @@ local function anchors(doc)
       link.target = "#" .. known[name:lower()]
       return link
     end,
+  }
+end
+
+-- "Figure 3", "Table A2", "section 4.2" and "Ioffe & Szegedy (2015)" lead there; in HTML the caption, title or reference shows
+-- where one hovers.
+local targets = {} -- "figure 3" -> {identifier, what shows}
+local cited = {} -- {words of the authors, year, identifier, what shows}
+
+local function collect(doc)
+  local counts, references = {0, 0, 0}, false
+  for _, block in ipairs(doc.blocks) do
+    if block.t == "Header" then
+      references = block.level == 1 and pandoc.utils.stringify(block) == "References"
+      if not block.classes:includes("unnumbered") and block.level <= 3 then
+        counts[block.level] = counts[block.level] + 1
+        for level = block.level + 1, 3 do counts[level] = 0 end
+        local number = table.concat(counts, ".", 1, block.level)
+        targets["section " .. number] = {block.identifier, pandoc.utils.stringify(block)}
+      end
+    elseif references and block.t == "BulletList" then
+      for index, item in ipairs(block.content) do
+        local text = pandoc.utils.stringify(item)
+        local authors, year = text:match("^(.-) %((%d%d%d%d)%)")
+        if authors then
+          local names = {}
+          for name in (authors:gsub("%s*et al%.?", "")):gmatch("([^,&]+),%s*[%u][%u%s.%-]*") do
+            table.insert(names, (name:gsub("^%s+", "")))
+          end
+          local first = names[1] or authors
+          local several = #names > 2 or authors:match("et al")
+          local words = several and first .. " et al." or #names == 2 and first .. " & " .. names[2] or first
+          local parts = {}
+          for word in words:gmatch("%S+") do table.insert(parts, word) end
+          local name = "reference-" .. index
+          table.insert(cited, {parts, year, name, text})
+          block.content[index] = pandoc.Blocks {pandoc.Div(item, {id = name})}
+        end
+      end
+    end
+  end
+  local function named(element)
+    local shown = pandoc.utils.stringify(element.caption.long):gsub("%s+$", "")
+    if element.identifier ~= "" then targets[element.identifier:gsub("-", " ")] = {element.identifier, shown} end
+  end
+  doc:walk {Figure = named, Table = named}
+  return doc
+end
+
+local function word(inlines, at) return inlines[at] and inlines[at].t == "Str" and inlines[at].text end
+local function gap(inlines, at) return inlines[at] and (inlines[at].t == "Space" or inlines[at].t == "SoftBreak") end
+
+-- The end of a citation that begins at a place, its reference, and what stands before and after it there.
+local function citation(inlines, at)
+  local before = word(inlines, at):match("^[(%[]*")
+  for _, reference in ipairs(cited) do
+    local words, found = reference[1], at
+    for index, wanted in ipairs(words) do
+      local own = word(inlines, found)
+      if index == 1 and own then own = own:sub(#before + 1) end
+      if index == #words and own then own = own:gsub("[,’']$", "") end
+      if own ~= wanted or not gap(inlines, found + 1) then found = nil break end
+      found = found + 2
+    end
+    local year, after = (found and word(inlines, found) or ""):match("^(%(?%d%d%d%d)(.*)$")
+    if year and year:match("%d+") == reference[2] then
+      if year:sub(1, 1) == "(" and after:sub(1, 1) == ")" then after = after:sub(2) end
+      return found, reference, before, after
+    end
+  end
+end
+
+local function leading(inlines)
+  local done, at = pandoc.Inlines {}, 1
+  while at <= #inlines do
+    local text, target, last, after = word(inlines, at), nil, nil, nil
+    local before, kind = (text or ""):match("^([(%[]*)(%a+)$")
+    if kind and gap(inlines, at + 1) and word(inlines, at + 2) then
+      local number, rest = word(inlines, at + 2):match("^(A?%d[%d.]*)(.*)$")
+      if number and number:match("%.$") then number, rest = number:sub(1, -2), "." .. rest end
+      target = number and targets[kind:lower() .. " " .. number:lower()] or number and targets[kind:lower() .. " " .. number]
+      last, after = at + 2, rest
+    end
+    if text and not target then
+      local found, reference, opening, rest = citation(inlines, at)
+      if found then
+        target, last, before, after = {reference[3], reference[4]}, found, opening, rest
+      end
+    end
+    if target then
+      local content = pandoc.Inlines {}
+      for i = at, last do content:insert(inlines[i]:clone()) end
+      content[1].text = content[1].text:sub(#before + 1)
+      content[#content].text = content[#content].text:sub(1, #content[#content].text - #after)
+      if before ~= "" then done:insert(pandoc.Str(before)) end
+      done:insert(pandoc.Link(content, "#" .. target[1], FORMAT == "typst" and "" or target[2]))
+      if after ~= "" then done:insert(pandoc.Str(after)) end
+      at = last + 1
+    else
+      done:insert(inlines[at])
+      at = at + 1
+    end
+  end
+  return done
+end
+
+local function crossed(doc)
+  return doc:walk {
+    traverse = "topdown",
+    Header = function(header) return header, false end,
+    Link = function(link) return link, false end,
+    Div = function(div) if div.identifier:match("^reference%-") then return div, false end end,
+    Inlines = leading,
   }
 end
 
@@ -265,4 +379,4 @@ local function percent(inlines)
   return inlines
 end
 
-return {{Inlines = inline_html}, {Inlines = percent}, {Math = mathematics}, {CodeBlock = breaking}, {RawBlock = summary}, {RawBlock = native}, {Table = columns}, {Div = captioned}, {Table = breakable}, {Div = marked}, {Image = image}, {Image = described, Math = said}, {Pandoc = anchors}}
+return {{Inlines = inline_html}, {Inlines = percent}, {Math = mathematics}, {CodeBlock = breaking}, {RawBlock = summary}, {RawBlock = native}, {Table = columns}, {Div = captioned}, {Table = breakable}, {Div = marked}, {Image = image}, {Image = described, Math = said}, {Pandoc = collect}, {Pandoc = crossed}, {Pandoc = anchors}}

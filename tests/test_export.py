@@ -5,6 +5,7 @@ import io
 import re
 import subprocess
 import sys
+from html import unescape
 
 import nbformat
 import pytest
@@ -14,6 +15,7 @@ from PIL import Image
 from pypdf import PdfReader
 from pypdf.generic import ContentStream
 
+from lib import plots
 from report import export
 from report.export import ReportHTMLExporter, TypstPDFExporter
 
@@ -307,3 +309,97 @@ def test_what_is_not_accessible_is_made_and_said(monkeypatch, caplog):
     with caplog.at_level("WARNING"):
         assert words(pdf(new_markdown_cell("text"))) == "text"
     assert "not accessible as PDF/UA-1 asks: PDF/UA-1 error: something is missing" in caplog.text
+
+
+# Links
+
+REFERENCES = """# References
+
+- Ba, J. L., Kiros, J. R. & Hinton, G. E. (2016). Layer normalization.
+- He, K., Zhang, X. & Sun, J. (2015). Delving deep.
+- He, K., Zhang, X. & Sun, J. (2016). Deep residual learning.
+- Holm, S. (1979). A simple procedure.
+- Nam, H. & Kim, H.-E. (2018). Batch-instance normalization.
+- Selvaraju, R. R. et al. (2017). Grad-CAM.
+"""
+CITATIONS = {
+    "as Holm (1979) does": "Holm (1979)",
+    "corrected (Holm 1979), then": "Holm 1979",
+    "found by Nam & Kim (2018).": "Nam & Kim (2018)",
+    "see (Ba et al. 2016; Nam & Kim 2018)": "Ba et al. 2016|Nam & Kim 2018",
+    "Ba et al. (2016, equation 3)": "Ba et al. (2016",
+    "He et al. 2015 and He et al. (2016)": "He et al. 2015|He et al. (2016)",
+    "of Selvaraju et al. 2017": "Selvaraju et al. 2017",
+    "He et al. (2014), Kim 2018 and Holm alone": "",
+}
+
+
+@pytest.mark.parametrize("text, cited", CITATIONS.items())
+def test_citations_lead_to_their_reference(text, cited):
+    page = html(new_markdown_cell(text), new_markdown_cell(REFERENCES))
+    found = [(" ".join(unescape(words).split()), name, unescape(title)) for name, title, words in LINK.findall(page)]
+    assert [words for words, _, _ in found] == list(filter(None, cited.split("|")))
+    for words, name, title in found:
+        assert title.startswith(words.split()[0]) and re.search(r"\d{4}", words)[0] in title
+        assert f'id="{name}"' in page
+    assert unescape(re.sub(r"<[^>]+>", "", page)).replace("\n", " ").count(text) == 1
+    (first,) = pdf(new_markdown_cell(text), new_markdown_cell(REFERENCES)).pages
+    assert len(first.get("/Annots", [])) == len(found)
+
+
+LINK = re.compile(r'<a\s+href="#((?:reference|figure|table)-\w+|one|two)"\s+title="([^"]*)">([^<]*)</a>')
+
+
+def test_figures_and_tables_that_prose_names_are_links_whose_hint_is_their_caption():
+    table = shown("text/html", "<table><thead><tr><th>a</th></tr></thead><tbody><tr><td>1</td></tr></tbody></table>")
+    cells = [
+        new_markdown_cell("The figure below and the table below, figure 2 (Table 1) and Figure 9."),
+        cell(shown("image/png", encoded(picture("PNG"))), shown("text/markdown", "_First._", caption="figure")),
+        cell(table, shown("text/markdown", "_A *table*._", caption="table", data="a\n1\n")),
+        cell(shown("image/png", encoded(picture("PNG"))), shown("text/markdown", "_See Figure 1._", caption="figure")),
+    ]
+    page = html(*cells)
+    assert [(" ".join(words.split()), name, title) for name, title, words in LINK.findall(page)] == [
+        ("Figure 1", "figure-1", "Figure\u00a01. First."),
+        ("Table 1", "table-1", "Table\u00a01. A table."),
+        ("figure 2", "figure-2", "Figure\u00a02. See Figure 1."),
+        ("Table 1", "table-1", "Table\u00a01. A table."),
+        ("Figure 1", "figure-1", "Figure\u00a01. First."),
+    ]
+    assert all(f'id="{name}"' in page for name in ("figure-1", "figure-2", "table-1"))
+    assert sum(len(page.get("/Annots", [])) for page in pdf(*cells).pages) == 5
+
+
+def test_sections_that_prose_names_are_links():
+    report = {"report": {"title": "t", "numbersections": True}}
+    nb = new_notebook(cells=[new_markdown_cell("# One\n\nSee section 2 and section 2.1.\n\n# Two {#two}\n\n## Part")])
+    page, _ = ReportHTMLExporter().from_notebook_node(nb, report)
+    assert '<a href="#two" title="Two">section 2</a>' in page and 'title="Part">section 2.1</a>' in page
+
+
+def test_data_beside_a_table_are_saved_from_html_alone():
+    caption = shown("text/markdown", "_A table._", caption="table", data="a,b\n1,é\n")
+    page = html(cell(printed("1"), caption))
+    ((name, content),) = re.findall(r'download="([^"]+)"\s+href="data:text/csv;base64,([^"]+)"', page)
+    assert name == "table-1.csv" and base64.b64decode(content).decode() == "a,b\n1,é\n"
+    assert "CSV" not in words(pdf(cell(printed("1"), caption)))
+    assert "CSV" not in html(cell(printed("1"), shown("text/markdown", "_A table._", caption="table", data="")))
+
+
+def test_what_is_for_the_screen_is_not_on_paper():
+    output = new_output("display_data", {"text/html": "<details>folded</details>"}, metadata={"screen": True})
+    assert "folded" in html(cell(output)) and "folded" not in words(pdf(cell(output)))
+
+
+def test_data_of_a_figure_are_what_its_lines_and_dots_show():
+    fig, (left, right) = plots.plt.subplots(1, 2)
+    left.plot([1, 2], [3, 4], color=plots.STYLES["bn"][0])
+    left.set_title("error", loc="left")
+    right.scatter([0.123456789], [5], label="ours")
+    right.axvline(3)
+    right.bar([1], [2])
+    plots.plt.close(fig)
+    assert plots.csv(plots.drawn(fig)).splitlines() == [
+        "panel,series,x,y", "error,BN,1,3", "error,BN,2,4", "2,ours,0.123457,5",
+    ]  # fmt: skip
+    assert plots.csv(plots.drawn(plots.plt.figure())) == ""

@@ -2,6 +2,7 @@
 
 import ast
 import base64
+import hashlib
 import io
 import json
 import os
@@ -10,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
+import zipfile
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -25,9 +27,10 @@ from pypdf import PdfReader
 from lib import plots
 from lib.data import ROOT
 from lib.engine import store
+from lib.engine.store import Folder
 from lib.plots import table_html
 from lib.study import NOTEBOOKS, Study
-from report import build, figures, page, saved
+from report import build, bundle, figures, page, saved
 from report.export import ReportHTMLExporter, TypstPDFExporter, to_markdown
 
 PARAMETERS = {"profile", "dataset", "data_dir", "seeds", "outputs"}
@@ -644,3 +647,22 @@ def test_readme_says_what_the_committed_runs_say():
     assert len(text.split()) <= 1800
     for name in NOTEBOOKS:
         assert f"(notebooks/{name}.ipynb)" in text
+
+
+def test_what_is_handed_in_is_one_file(smoke, tmp_path):
+    study, folder, _ = smoke
+    file = bundle.bundle(study, folder)
+    with zipfile.ZipFile(file) as opened:
+        names = {name.removeprefix("normalization/") for name in opened.namelist()}
+        runs = pd.read_csv(opened.open("normalization/runs.csv"))
+        assert opened.read("normalization/report.pdf") == (folder / "report.pdf").read_bytes()
+    assert {"report.html", "report.pdf", "runs.csv", "notebooks/claims.csv"} <= names
+    assert {f"notebooks/{name}.ipynb" for name in NOTEBOOKS} <= names and "notebooks/facts/03_six_variants/trainings.csv" in names
+    own = runs[runs["run"] == study.runs("bn")[0].id].set_index("file")["sha256"]
+    for name, digest in own.items():
+        assert hashlib.sha256((Folder(study.runs("bn")[0], study.outputs).path / name).read_bytes()).hexdigest() == digest
+    assert len(own) >= 5
+    first = file.read_bytes()
+    assert bundle.bundle(study, folder).read_bytes() == first
+    with pytest.raises(FileNotFoundError, match=r"report\.html is not there; make report builds it"):
+        bundle.bundle(study, tmp_path)
