@@ -11,10 +11,11 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from lib.data import Data, Split
-from lib.engine.machine import check_device
+from lib.engine.machine import check_device, full_float32
 from lib.resnet import ResNet
 
 
+@full_float32()
 def maps(model: ResNet, data: Data, split: Split, batch_size: int = 50) -> Tensor:
     """Where the last residual stage speaks for the true class: float32 (N, H/4, W/4), at least 0, each map with sum 1; all zero
     where nothing speaks for that class."""

@@ -24,8 +24,7 @@ from lib.train import load_data
 #: What a profile changes of a Run's defaults, which are the assignment's setting.
 PROFILES = {
     "smoke": {"n": 1, "epochs": 2, "train_size": 64, "batch_size": 32, "warmup_epochs": 1, "precision": "float32"},
-    # 4,000 of CIFAR-10's 40,000 images (or as many as there are).
-    "quick": {"epochs": 5, "train_size": 4000},
+    "quick": {"epochs": 5, "train_size": 4000},  # of CIFAR-10's 40,000 images, or as many as there are
     # A Run's defaults: of what report.probes tried with PyTorch's BN, nothing is clearly better on validation data. Nor are
     # groups of 2 channels with GN over 100 epochs; over 12 they are. The border is the one that GN is clearly better with.
     "paper": {},
@@ -108,7 +107,8 @@ NOTEBOOKS = {
     "09_transfer": ("transfer",),
     "10_shifted_images": (*ALL, "more_seeds"),
     "11_calibration": (*ALL, "more_seeds"),
-    "12_discussion": (*ALL, "bn_8", "gn_8", "sweep", "more_seeds", "more_small"),
+    "12_norm_or_recipe": (*ALL, "more_seeds"),
+    "13_discussion": (*ALL, "bn_8", "gn_8", "sweep", "more_seeds", "more_small"),
 }
 EVERYTHING = (*NAMES, "more_seeds", "more_small", "sweep", "recipes", "cnn", "transfer")  # the variants first
 

@@ -17,12 +17,12 @@ from lib import data as data_module
 from lib import metrics
 from lib.engine import files, machine, store, weights
 from lib.engine.commands import Parser, command
-from lib.engine.store import Folder, Result
+from lib.engine.store import Folder, Result, without_pause
 from lib.networks import CNN, network
 from lib.norms import gates, keep_gates
 from lib.resnet import ResNet
 from lib.run import Run
-from lib.trainer import Trainer, learning_rate, loss_of, without_pause
+from lib.trainer import Trainer, learning_rate, loss_of
 
 
 def fit(run: Run, outputs="outputs", data_dir="data", device=None, progress: bool = True, data=None) -> Result:
@@ -51,7 +51,7 @@ def complete(run: Run, outputs, data_dir, device=None, progress: bool = False, d
 def parts(run: Run, outputs, data: data_module.Data, device: torch.device, progress: bool, start: dict) -> Generator:
     """`complete` on a device that is prepared, with a pause wherever another training may have its turn."""
     folder = Folder(run, outputs)
-    with folder.lock(say=tqdm.write):
+    with (yield from folder.locked(say=tqdm.write)):
         folder.set_damage_aside(say=tqdm.write)
         if not folder.done:
             yield from train(run, data.to(device), folder, device, progress, start)

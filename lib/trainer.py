@@ -1,5 +1,6 @@
 """Trainer: the epochs of a training, step by step; on a GPU compiled, and one CUDA graph a step."""
 
+import gc
 import math
 import os
 import time
@@ -12,7 +13,11 @@ from tqdm.auto import tqdm
 
 from lib import data as data_module
 from lib.data import ROOT
+from lib.engine.store import without_pause
 from lib.run import Run
+
+if os.access(ROOT, os.W_OK):  # before PyTorch chooses a place in /tmp, which most clusters clear
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(ROOT / ".cache" / "inductor"))
 
 
 def learning_rate(run: Run, epoch: float) -> float:
@@ -69,7 +74,8 @@ class Trainer:
             if self.device.type == "cuda":
                 torch.cuda.manual_seed(seed)
             yield from self.steps_of_epoch(epoch, bar)
-        yield  # a GPU still works on what it was given
+        if self.run.norm != "dropout":  # whose graphs share the device's one seed
+            yield  # a GPU still works on what it was given
         mean_loss, accuracy = (self.loss_sum / self.count).item(), (self.correct / self.count).item()  # waits for the device
         if self.at.item() != self.steps:
             raise RuntimeError(f"{self.at.item()} of {self.steps} steps were done on {self.device}")
@@ -94,6 +100,8 @@ class Trainer:
         self.lr.copy_(torch.tensor([learning_rate(self.run, epoch - 1 + (i + 1) / self.steps) for i in range(self.steps)]))
         for counter in (self.at, self.loss_sum, self.correct):
             counter.zero_()
+        if self.graph is None:
+            self.eager_steps = max(self.eager_steps, 1)  # another training may have reset what was compiled
         return self.steps
 
     def plan_of(self, epoch: int) -> Tensor:
@@ -125,8 +133,6 @@ class Trainer:
 
     def compiled(self, **options):
         """`loss` through torch.compile, tried on one batch, which leaves no trace; as it is where there is no compiler."""
-        if os.access(ROOT, os.W_OK):  # PyTorch's own place is in /tmp, which most clusters clear
-            os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(ROOT / ".cache" / "inductor"))
         torch._dynamo.reset()  # what was compiled for another run
         self.model.train()
         self.data.cropped(self.plan[:1])  # makes the bordered images, once, which is not to be compiled
@@ -134,7 +140,9 @@ class Trainer:
         buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
         try:
             compiled(self.plan[: self.run.batch_size])[0].backward()
-        except torch._dynamo.exc.TorchDynamoException as error:
+        except (torch.OutOfMemoryError, torch.AcceleratorError):
+            raise
+        except RuntimeError as error:
             why = " ".join(str(error).strip().splitlines()[:2])
             tqdm.write(f"{self.run.id} is trained uncompiled, which is slower: torch.compile failed ({why})")
             compiled = self.loss
@@ -155,7 +163,9 @@ class Trainer:
 
     def capture(self, size: int) -> None:
         """Record a step, executing nothing. Where that fails, every step stays eager."""
+        gc.collect()  # a graph of an earlier training that went in the middle of this one's capture would spoil it
         graph = torch.cuda.CUDAGraph()
+        gc.disable()
         try:
             with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):  # a side stream: machine.prepared
                 self.step(size)
@@ -166,15 +176,8 @@ class Trainer:
             self.eager_steps = math.inf
             why = str(error).strip().splitlines()[0]
             tqdm.write(f"{self.run.id} is trained without a CUDA graph, which is slower: the capture failed ({why})")
-
-
-def without_pause(parts: Generator):
-    """What a generator returns at its end."""
-    while True:
-        try:
-            next(parts)
-        except StopIteration as end:
-            return end.value
+        finally:
+            gc.enable()
 
 
 def loss_of(logits: Tensor, labels: Tensor, name: str) -> Tensor:

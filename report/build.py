@@ -47,7 +47,7 @@ from report.page import first_page
 HERE = Path(__file__).resolve().parent
 SOURCES = ROOT / "notebooks"
 SCORED = ("10_shifted_images", "11_calibration")  # which score stored models anew
-PART_TWO, LAST = "06_training_recipe", "12_discussion"  # the first section of part II, and the one that reads the others' facts
+PART_TWO, LAST = "06_training_recipe", "13_discussion"  # the first section of part II, and the one that reads the others' facts
 #: The groups of runs as the appendix names them.
 GROUPS = {
     "sweep": "batch sizes (sweep)",

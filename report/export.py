@@ -34,7 +34,6 @@ HERE = Path(__file__).resolve().parent
 IMAGES = ("image/svg+xml", "image/png", "image/jpeg", "image/gif", "image/webp", "application/pdf")
 SUFFIXES = {"PNG": "png", "JPEG": "jpg", "GIF": "gif", "WEBP": "webp"}  # by PIL's name of the format that it finds
 LINES = 200  # that paper shows of what a cell prints
-NARROW = "\u00a0"  # between a label and its number, which are no reference to it
 WIDGET = "application/vnd.jupyter.widget-view+json"  # a progress bar: nothing to read on paper
 # What Jupyter renders: CommonMark with $math$.
 READER = "commonmark_x+raw_html+raw_attribute-smart-implicit_figures-yaml_metadata_block"
@@ -189,7 +188,7 @@ class Writer:
                 label = captions.next(kind)
                 caption = captions.named(emphasized(output.data["text/markdown"]))
                 name = label.lower().replace(" ", "-")
-                whole = f"**{label.replace(' ', NARROW)}.** {caption}"
+                whole = f"**{label}.** {caption}"
                 if not self.paper and (data := output.metadata.get("data")):
                     link = f"data:text/csv;base64,{base64.b64encode(data.encode()).decode()}"
                     whole += f' `<a class="data" download="{name}.csv" href="{link}">data as CSV</a>`{{=html}}'

@@ -363,6 +363,7 @@ local function crossed(doc)
     traverse = "topdown",
     Header = function(header) return header, false end,
     Link = function(link) return link, false end,
+    Strong = function(label) return label, false end, -- as that of a caption
     Div = function(div) if div.identifier:match("^reference%-") then return div, false end end,
     Inlines = leading,
   }

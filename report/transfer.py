@@ -13,7 +13,7 @@ from torch import nn
 
 from lib import data as data_module
 from lib import stats
-from lib.engine.machine import check_device
+from lib.engine.machine import check_device, full_float32
 from lib.engine.store import Result
 from lib.engine.weights import imagenet_weights, source_run, start_from
 from lib.networks import ResNet50, network
@@ -79,6 +79,7 @@ def starts(found: dict[str, list[Result]]) -> dict[str, list[Result]]:
     return best
 
 
+@full_float32()
 @torch.no_grad()
 def features(model: nn.Module, data: data_module.Data, split: data_module.Split) -> np.ndarray:
     """Penultimate features (N, channels) of a split, float32; its pixels are normalized by the mean and deviation of `data`."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import typst
 from bad_inputs import write_folder
 from cells import PYTHON, all_outputs, notebook, short_notebooks
 from jupyter_client.kernelspec import KernelSpecManager
@@ -17,7 +18,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from lib.data import ROOT
 from lib.engine import store
 from lib.study import Study
-from report import build, probes
+from report import build, export, probes
 
 
 def test_an_execution_depends_on_what_was_tried_and_on_which_models_are_kept(tmp_path):
@@ -118,3 +119,19 @@ def test_notebooks_run_in_this_python_whichever_kernel_jupyter_finds_first(tmp_p
         build.own_kernel()
         assert KernelSpecManager().get_kernel_spec("python3").resource_dir.startswith(sys.prefix)
         assert os.environ["JUPYTER_PATH"].split(os.pathsep)[1:] == [str(tmp_path)]
+
+
+def test_a_report_is_new_in_both_its_files_or_in_neither(few, tmp_path, monkeypatch):
+    sources = short_notebooks(tmp_path, "1 + 1", {})
+    study, folder = build.Study("smoke", outputs=tmp_path / "outputs"), tmp_path / "report"
+    folder.mkdir()
+    for name in ("report.html", "report.pdf"):
+        (folder / name).write_text("the old one")
+
+    def fails(*args, **kwargs):
+        raise typst.TypstError("no such font")
+
+    with monkeypatch.context() as patch, pytest.raises(typst.TypstError):
+        patch.setattr(export.typst, "compile", fails)
+        build.build(study, folder, 2, sources)
+    assert {(folder / name).read_text() for name in ("report.html", "report.pdf")} == {"the old one"}

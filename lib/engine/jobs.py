@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import joblib
@@ -200,6 +200,8 @@ def train_group(runs, outputs: Path, data_dir: Path, gpu: int | None, parent: in
     if parent not in (None, os.getpid()):
         end_with_parent(parent)
     device = machine.check_device(None if gpu is None else f"cuda:{gpu}")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # else leaving a stream would open the first GPU
     take_turns(
         (parts(run, outputs, held_data(run, data_dir, device), device, False, starts[run.init]) for run in runs),
         at_once,
@@ -214,7 +216,8 @@ def train_group(runs, outputs: Path, data_dir: Path, gpu: int | None, parent: in
 def take_turns(trainings: Iterator[Generator], at_once: int, device: torch.device) -> None:
     """Go on with each of so many trainings to its next pause, one after the other, until all are done; each has a stream of
     its own on a GPU, which works on all of them at the same time."""
-    running = {place: training for place, training in zip(range(at_once), trainings, strict=False)}
+    with machine.prepared(device):
+        running = {place: training for place, training in zip(range(at_once), trainings, strict=False)}
     try:
         while running:
             for place, training in list(running.items()):
@@ -227,7 +230,8 @@ def take_turns(trainings: Iterator[Generator], at_once: int, device: torch.devic
                             running[place] = following
     finally:
         for training in running.values():
-            training.close()  # and give back its lock
+            with suppress(RuntimeError):  # of a GPU that answers nothing any more
+                training.close()  # and give back its lock
 
 
 @contextmanager

@@ -135,8 +135,12 @@ def environment(device: torch.device) -> dict:
 def of_gpu(device: torch.device) -> dict:
     if device.type == "cpu":
         return {}
-    driver = torch._C._cuda_getDriverVersion()  # the CUDA that the driver supports, as in 13000
-    return {"driver": f"CUDA {driver // 1000}.{driver % 1000 // 10}", "cuDNN": torch.backends.cudnn.version()}
+    number = ctypes.c_int()  # the CUDA that the driver supports, as in 13000
+    ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1").cuDriverGetVersion(ctypes.byref(number))
+    return {
+        "driver": f"CUDA {number.value // 1000}.{number.value % 1000 // 10}",
+        "cuDNN": torch.backends.cudnn.version(),
+    }
 
 
 def together(before: dict | None, now: dict) -> dict:
@@ -146,7 +150,9 @@ def together(before: dict | None, now: dict) -> dict:
 
     def both(old, new):
         if isinstance(old, dict):
-            return {name: both(old[name], new[name]) if name in old else new[name] for name in new}
+            return {
+                name: both(old[name], new[name]) if name in old and name in new else (old | new)[name] for name in old | new
+            }
         return old if str(new) in str(old).split("; ") else f"{old}; {new}"
 
     return both(before, now)

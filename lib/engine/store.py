@@ -21,6 +21,8 @@ import io
 import itertools
 import json
 import os
+import time
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from functools import cached_property
@@ -46,6 +48,15 @@ CHECKPOINTS = ("checkpoint.pt", "previous.pt")
 
 class DamagedRun(ValueError):
     """A finished run whose files are not what was written."""
+
+
+def without_pause(parts: Generator):
+    """What a generator returns at its end."""
+    while True:
+        try:
+            next(parts)
+        except StopIteration as end:
+            return end.value
 
 
 class Folder:
@@ -95,16 +106,26 @@ class Folder:
     def lock(self, say=print):
         """Held by whoever trains this run; freed by the system when the holder ends, however it ends. OSError where nothing
         can be written."""
-        lock = FileLock(self.path / "lock")
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            held = lock.acquire(timeout=0)
-        except Timeout:
-            say(f"{self.run.id} is being trained by another process; waiting for it")
-            held = lock.acquire()
-        except OSError as error:
-            raise type(error)(f"{self.path} cannot be written ({error.strerror}); give an outputs folder that can be") from None
-        with held:
+        with without_pause(self.locked(say)):
+            yield
+
+    def locked(self, say=print) -> Generator:
+        """The lock, with a pause for others as long as another process has it: who waited with other runs' locks in hand could
+        wait for ever, for one who waits for those."""
+        lock, said = FileLock(self.path / "lock"), False
+        while True:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                return lock.acquire(timeout=0)
+            except Timeout:
+                if not said:
+                    say(f"{self.run.id} is being trained by another process; waiting for it")
+            except OSError as error:
+                raise type(error)(
+                    f"{self.path} cannot be written ({error.strerror}); give an outputs folder that can be"
+                ) from None
+            said = True
+            time.sleep(0.05)
             yield
 
     def write(self, name: str, content: bytes | str) -> None:

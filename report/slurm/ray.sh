@@ -3,7 +3,7 @@
 # Before, on a node with a network:
 #     make .venv/installed && .venv/bin/pip install -e '.[ray]' && .venv/bin/python -c 'from lib import data; data.load("cifar10", "data")'
 #SBATCH --job-name=norms --nodes=4 --ntasks-per-node=1 --gpus-per-node=1 --cpus-per-task=16 --mem=32G --time=12:00:00
-#SBATCH --requeue --open-mode=append
+#SBATCH --requeue --open-mode=append --signal=B:USR1@300
 cd "$SLURM_SUBMIT_DIR" || exit
 export TQDM_MININTERVAL=60
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN  # without one, whoever reaches the port can run code as you
@@ -28,7 +28,15 @@ while (here := sum(node["Alive"] for node in ray.nodes())) < wanted:
         sys.exit(f"error: {here} of {wanted} nodes are there after five minutes")
     time.sleep(1)
 END
-.venv/bin/python -m lib.study --profile paper --dataset cifar10 --data-dir data --seeds 0,1,2 --backend ray
+# Five minutes before its time is over the job goes back into the queue, by itself; --requeue is for nodes that fail.
+trap 'echo "out of time: back into the queue"; scontrol requeue "$SLURM_JOB_ID"; kill "$study"' USR1
+.venv/bin/python -m lib.study --profile paper --dataset cifar10 --data-dir data --seeds 0,1,2 --backend ray &
+study=$!
+wait "$study"
 status=$?
+while kill -0 "$study" 2>/dev/null; do  # the signal ended the waiting, not the study
+  wait "$study"
+  status=$?
+done
 .venv/bin/ray stop
 exit "$status"

@@ -10,7 +10,7 @@ export TQDM_MININTERVAL=60  # seconds between two lines of progress in the log
 variants=torch_bn,bn,in,bin,ln,gn,nn,bn_8,gn_8,sweep,recipes,cnn,transfer  # without more_seeds and more_small, for a single seed
 
 # Five minutes before its time is over the job goes back into the queue, by itself; --requeue is for nodes that fail.
-trap 'echo "out of time: back into the queue"; scontrol requeue "$SLURM_JOB_ID"; kill "$study"' USR1
+trap 'echo "out of time: back into the queue"; scontrol requeue "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"; kill "$study"' USR1
 .venv/bin/python -m lib.study --profile paper --dataset cifar10 --data-dir data --seeds "$SLURM_ARRAY_TASK_ID" \
   --variants "$variants" --device cuda &
 study=$!
