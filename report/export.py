@@ -23,6 +23,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pypandoc
+import tinycss2.color4
 import typst
 from nbconvert.exporters import Exporter, TemplateExporter
 from nbconvert.filters import strip_ansi
@@ -36,7 +37,22 @@ SUFFIXES = {"PNG": "png", "JPEG": "jpg", "GIF": "gif", "WEBP": "webp"}  # by PIL
 LINES = 200  # that paper shows of what a cell prints
 WIDGET = "application/vnd.jupyter.widget-view+json"  # a progress bar: nothing to read on paper
 # What Jupyter renders: CommonMark with $math$.
-READER = "commonmark_x+raw_html+raw_attribute-smart-implicit_figures-yaml_metadata_block"
+READER = "commonmark_x+raw_html+raw_attribute-smart-implicit_figures-yaml_metadata_block-emoji"
+#: What a browser does not show, or shows as controls of scripts.
+HIDDEN = re.compile(r"<(style|script|form|button|select)\b.*?</\1>|<input\b[^>]*>|<!--.*?-->", re.S)
+#: Mathematics as Jupyter finds it, after the code and the escaped signs that hold none. Of "$5 and $6" none is meant. And
+#: line breaks that begin a line, for pandoc the beginning of a block of HTML.
+MATHEMATICS = re.compile(
+    r"(?:^ {0,3}(?P<fence>```+|~~~+).*?(?:^ {0,3}(?P=fence)|\Z))|(?<!`)(?P<code>`+)(?!`).*?(?<!`)(?P=code)(?!`)|\\\$"
+    r"|(?P<before>\S)[ \t]*\n[ \t]*(?=<br\s*/?>)"
+    r"|\$\$(?P<display>(?:[^$\\]|\\.|\$(?!\$))+?)\$\$"
+    r"|\$(?!\d[^$\\^_=]*\s\$)(?P<inline>(?:[^$\\`\n]|\\.|\n(?!\s*\n))+?)\$"
+    r"|(?P<environment>\\begin\{(?P<name>(?:align|equation|gather|multline|eqnarray|alignat|flalign|displaymath|math|split|array"
+    r"|cases|[bBpvV]?matrix|aligned|gathered)\*?)\}.*?\\end\{(?P=name)\})",
+    re.M | re.S,
+)
+#: The repr of an object that says nothing to a reader.
+REPR = r"<.* at 0x[0-9a-f]+>|<Figure size .*>|<IPython\.\S+ object>"
 
 
 class PandocExporter(TemplateExporter):
@@ -62,7 +78,7 @@ class PandocExporter(TemplateExporter):
 
     def pandoc(self, text: str, folder: Path, metadata: dict, to: str, *args: str) -> str:
         file = folder / "metadata.json"
-        file.write_text(json.dumps(metadata))
+        file.write_text(json.dumps(metadata, ensure_ascii=False), encoding="utf-8")
         paths = os.pathsep.join(map(str, (folder, self.source)))
         shared = [f"--metadata-file={file}", f"--resource-path={paths}", f"--lua-filter={HERE / 'filter.lua'}", "--standalone"]
         return pypandoc.convert_text(text, to, READER, [*shared, *args], sandbox=False, cworkdir=str(folder))
@@ -105,6 +121,7 @@ class TypstPDFExporter(PandocExporter):
         try:
             return typst.compile(str(source), root=str(folder), pdf_standards=["ua-1"])
         except typst.TypstError as error:
+            source.write_text(without_broken_images(text, folder), encoding="utf-8")
             made = typst.compile(str(source), root=str(folder))
             self.log.warning("the PDF is not accessible as PDF/UA-1 asks: %s", error)
             return made
@@ -114,9 +131,22 @@ def numbered(metadata: dict) -> list[str]:
     return ["--number-sections"] if metadata.get("numbersections") else []
 
 
+def without_broken_images(text: str, folder: Path) -> str:
+    """The Typst source with a note for each image, as people's HTML and Markdown hold them, that Typst cannot read."""
+
+    def kept_or_said(match):
+        try:
+            typst.compile(f'#image("{match[1]}")'.encode(), root=str(folder))
+        except typst.TypstError:
+            return f'#text(fill: rgb("#767676"), size: 9pt)[\\[#"{match[2]}", which cannot be read as an image\\]]'
+        return match[0]
+
+    return re.sub(r'#box\(image\("([^"]+)"[^"]*, alt: "((?:[^"\\]|\\.)*)"\)\)', kept_or_said, text)
+
+
 def with_signs(text: str) -> str:
     """The text with the names of signs, as in [fire], for those that no font here has: Typst would leave them blank."""
-    odd = sorted({sign for sign in text if ord(sign) > 0x2BF and unicodedata.category(sign) in ("So", "Lo", "Lm", "Co")})
+    odd = sorted({sign for sign in text if ord(sign) > 0x2BF and re.match("So|Lo|Lm|Co|P|N", unicodedata.category(sign))})
     missing = [sign for sign in odd if blank(sign)]
     for sign in missing:
         text = text.replace(sign, f"[{unicodedata.name(sign, f'U+{ord(sign):04X}').lower()}]")
@@ -162,7 +192,7 @@ class Writer:
                 if cell.source.startswith("# "):
                     self.captions.begin_section()
                 text = with_attachments(cell, self.folder, number)
-                parts.append(self.captions.named(latex_environments(text)))
+                parts.append(self.captions.named(with_mathematics(text)))
             elif cell.cell_type == "code" and not self.exporter.exclude_code_cell:
                 parts += [*self.code(cell), *([] if self.exporter.exclude_output else self.outputs(cell, number))]
         return "\n\n".join(parts) + "\n"
@@ -210,27 +240,46 @@ class Writer:
     def output(self, output: NotebookNode, name: str, place: str) -> str | None:
         """One output as Markdown; None for what does not belong on paper (progress bars, messages on stderr)."""
         if output.output_type == "stream":
-            return self.printed(strip_ansi(output.text)) if output.name == "stdout" and output.text.strip() else None
+            text = overwritten(strip_ansi(output.text)) if output.name == "stdout" else ""
+            return self.printed(text) if text.strip() else None
         if output.output_type == "error":
             trace = strip_ansi("\n".join(output.traceback)) or f"{output.ename}: {output.evalue}"
             return f"::: failed\n**This cell failed: {escape(output.ename)}**\n\n{fence(trace)}\n:::"
         data = output.data
         if WIDGET in data or (self.paper and output.get("metadata", {}).get("screen")):
             return None
+        if "text/latex" in data and (formula := mathematics(data["text/latex"])):
+            return formula
         if mime := next((mime for mime in IMAGES if mime in data), None):
             return self.image(mime, data[mime], output.get("metadata", {}), name, place)
         if "text/markdown" in data:
-            return latex_environments(data["text/markdown"]) or None
+            return with_mathematics(data["text/markdown"]) or None
+        html, text = data.get("text/html", ""), data.get("text/plain", "")
+        telling = text.strip() and not re.fullmatch(REPR, text.strip())
+        bare = HIDDEN.sub("", html)
+        if re.search(r"<(svg|video|audio|iframe|hr)\b|<img\b[^>]*\bsrc\s*=", bare) or re.sub(r"<[^>]*>|&nbsp;|\s", "", bare):
+            unfolds = re.search(r"<[^>]*(\shidden\b|display:\s*none)[^>]*>", bare)  # what only a browser can
+            return self.printed(text) if self.paper and unfolds and telling else fence(self.html(html), "{=html}")
+        if frame := re.search(r"data:(image/\w+);base64,([\w+/=\\\s]+)", html):
+            first = self.image(frame[1], frame[2].replace("\\", ""), output.get("metadata", {}), name, place)
+            return f"{first}\n\n{note(f'{place} moves: its first picture')}"
         if "text/latex" in data:
-            return self.latex(data["text/latex"], place)
-        html = re.sub(r"<(style|script)\b.*?</\1>", "", data.get("text/html", ""), flags=re.S)
-        if re.search(r"<(img|svg|video|audio|iframe|hr)\b", html) or re.sub(r"<[^>]*>|&nbsp;|\s", "", html):
-            return fence(html, "{=html}")
-        text = data.get("text/plain", "")
-        if text and not re.fullmatch(r"<.* at 0x[0-9a-f]+>|<Figure size .*>", text) and not html:
+            said = note(f"{place} is LaTeX beyond mathematics, shown as its source")
+            return f"{fence(data['text/latex'], 'latex')}\n\n{said}"
+        if telling and not bare.strip():
             return self.printed(text)
-        others = [mime for mime in data if mime != "text/plain"]
+        script = data.get("application/javascript", "")  # which shows something only in Jupyter's `element`
+        said = {"text/html": "<script" in html, "application/javascript": re.search(r"\belement\b", script)}
+        others = [mime for mime in data if mime != "text/plain" and said.get(mime, True)]
         return note(f"{place} is {others[0]}, which cannot be printed") if others else None
+
+    def html(self, html: str) -> str:
+        """HTML without its scripts: for a browser with its styles, which reach no further; on paper with its cells' colours."""
+        if self.paper:
+            return without_nested_drawings(HIDDEN.sub("", with_colours(html)))
+        text = re.sub(r"<script\b.*?</script>", "", html, flags=re.S)
+        scoped = re.sub(r"(<style\b[^>]*>)(.*?)(</style>)", r"\1@scope {\2}\3", text, flags=re.S).replace(":root", ":scope")
+        return f"<div>\n{scoped}\n</div>" if scoped != text else text
 
     def printed(self, text: str) -> str:
         """What a cell prints; of very much the first and last lines, and all of it in a fold where one can be opened."""
@@ -259,14 +308,6 @@ class Writer:
         width = (metadata.get(mime) or {}).get("width") or width
         alt = escape(" ".join(metadata.get("alt", "").split()) or f"picture: {place}")
         return f"![{alt}]({file.name})" + (f"{{width={width}px}}" if width else "")
-
-    def latex(self, text: str, place: str) -> str:
-        """A LaTeX output as mathematics where it is, else its source."""
-        mathematics = latex_environments(text.strip())
-        if mathematics.startswith("$") or re.search(r"\\[(\[]", mathematics):
-            inline = re.sub(r"\\\((.*?)\\\)", lambda found: f"${found[1].strip()}$", mathematics, flags=re.S)
-            return re.sub(r"\\[\[\]]", "$$", inline)
-        return f"{fence(text, 'latex')}\n\n{note(f'{place} is LaTeX beyond mathematics, shown as its source')}"
 
 
 def note(text: str) -> str:
@@ -353,27 +394,98 @@ def with_attachments(cell: NotebookNode, folder: Path, number: int) -> str:
     return text
 
 
-def latex_environments(text: str) -> str:
-    """A LaTeX environment on its own, which Jupyter sets as mathematics, as $$mathematics$$."""
-    inner = {"align": "aligned", "equation": "", "gather": "gathered", "multline": "gathered", "eqnarray": "aligned"}
+def with_mathematics(text: str) -> str:
+    """Markdown with its mathematics as pandoc knows it: Jupyter's may begin with a blank, take lines and be an environment."""
 
     def replaced(match):
-        name = inner[match[1]]
-        body = f"\\begin{{{name}}}{match[2]}\\end{{{name}}}" if name else match[2].strip()
-        return f"$$ {body} $$"
+        if match["before"]:
+            return match["before"]
+        formula = match["display"] or match["environment"] or match["inline"]
+        if not formula or re.search(r"^\s*>", formula, re.M):
+            return match[0]
+        line = " ".join(environments(formula).split())
+        return f"${line}$" if match["inline"] and not line.startswith(r"\begin") else f"$$ {line} $$"
 
-    return re.sub(rf"^\\begin\{{({'|'.join(inner)})\*?\}}(.*?)\\end\{{\1\*?\}}", replaced, text, flags=re.M | re.S)
+    return MATHEMATICS.sub(replaced, text)
+
+
+def mathematics(latex: str) -> str | None:
+    """A LaTeX output as Markdown's mathematics, None where it holds none."""
+    text = with_mathematics(latex.strip())
+    if text.startswith("$") or re.search(r"\\[(\[]", text):
+        inline = re.sub(r"\\\((.*?)\\\)", lambda found: f"${found[1].strip()}$", text, flags=re.S)
+        return re.sub(r"\\[\[\]]", "$$", inline)
+    return None
+
+
+def environments(text: str) -> str:
+    """A formula with the LaTeX environments that stand on their own as those within mathematics, and without comments."""
+    text = re.sub(r"(?<!\\)%.*", "", text)
+    for name, inner in {"align": "aligned", "gather": "gathered", "multline": "gathered", "eqnarray": "aligned"}.items():
+        text = re.sub(rf"\\(begin|end)\{{{name}\*?\}}", rf"\\\1{{{inner}}}", text)
+    return re.sub(r"\\(begin|end)\{(equation|displaymath|math)\*?\}", "", text)
+
+
+def without_nested_drawings(html: str) -> str:
+    """HTML with a note for its drawings where some are made of others, which only a browser puts together."""
+    innermost = re.compile(r"<svg\b(?:(?!</?svg\b).)*</svg>", re.S)
+    if "<svg" not in innermost.sub("", html):
+        return html
+    while (fewer := innermost.sub("", html)) != html:
+        html = fewer
+    return f'<div class="absent">[a drawing, which cannot be printed]</div>{html}'
+
+
+def with_colours(html: str) -> str:
+    """HTML whose elements have the styles themselves that a style sheet gives them by id, with colours as #rrggbbaa."""
+    rules: dict[str, str] = {}
+    for style in re.findall(r"<style\b[^>]*>(.*?)</style>", html, re.S):
+        for selectors, body in re.findall(r"([^{}]+)\{([^{}]*)\}", style):
+            for selector in re.findall(r"(?:^|,)\s*#([\w-]+)\s*(?=,|$)", selectors):
+                own = " ".join(body.replace('"', "'").split()).strip("; ")
+                rules[selector] = f"{rules[selector]}; {own}" if selector in rules else own
+
+    def hexadecimal(match):
+        colour = tinycss2.color4.parse_color(match[2])
+        if not isinstance(colour, tinycss2.color4.Color):
+            return match[0]
+        parts = *colour.to("srgb").coordinates, colour.alpha
+        return f"{match[1]}#" + "".join(f"{round(255 * min(max(part, 0), 1)):02x}" for part in parts)
+
+    styled = re.sub(r'\bid="([^"]+)"', lambda id: f'{id[0]} style="{rules[id[1]]}"' if id[1] in rules else id[0], html)
+    return re.sub(r"(\b(?:background(?:-color)?|color)\s*:\s*)([^;\"'}]+)", hexadecimal, styled)
+
+
+def overwritten(text: str) -> str:
+    """What stays of a text where a terminal goes back: a backspace takes a sign, a carriage return a line."""
+    while (shorter := re.sub(r"[^\n\x08]\x08|^\x08+", "", text, flags=re.M)) != text:
+        text = shorter
+    lines = re.sub(r"\r+\n", "\n", text).split("\n")
+    for index, line in enumerate(lines):
+        for part in (parts := line.split("\r"))[1:]:
+            parts[0] = part + parts[0][len(part) :]
+        lines[index] = parts[0]
+    return "\n".join(lines)
 
 
 def in_paragraphs(found: list[NotebookNode]) -> list[NotebookNode]:
-    """The outputs of a cell, with what it says in a row as one: its sentences, or the claims that do not hold."""
-    joined = []
+    """The outputs of a cell, with what it says or prints in a row as one: its sentences, or the claims that do not hold."""
+    joined, last = [], None  # the last printed output, which what went to stderr does not end
     for output in found:
+        printed = output.output_type == "stream" and output.name == "stdout"
+        if printed and last is not None:
+            last.text += output.text
+            joined.append(NotebookNode(output | {"text": ""}))
+            continue
         ok = output.get("metadata", {}).get("ok")
         if ok is not None and joined and joined[-1].get("metadata", {}).get("ok") is ok:
             joined[-1].data["text/markdown"] += (" " if ok else "; ") + output.data["text/markdown"]
         else:
             joined.append(copy.deepcopy(output))
+        if output.output_type != "stream":
+            last = None
+        elif printed:
+            last = joined[-1]
     return joined
 
 

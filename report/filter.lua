@@ -1,10 +1,77 @@
 -- Captions become real figures; HTML tables become pandoc's own, in HTML too if they are lib.plots.table's, whose columns are
 -- aligned here.
 
-local function native(block)
-  if block.format == "html" and (not FORMAT:match("html") or block.text:match('^%s*<table[^>]*class="dataframe report"')) then
-    return pandoc.read(block.text, "html").blocks
+-- What only a browser plays or opens, by what it is called; on paper its address stands for it.
+local PLAYED = {video = "a video", audio = "sound", iframe = "a page", object = "an object", embed = "an object", canvas = "a drawing"}
+local function said_instead(name, tag)
+  local address = tag:match("[%s\"']src%s*=%s*[\"'](%a+://[^\"']+)")
+  local said = pandoc.Inlines {pandoc.Str("[" .. PLAYED[name] .. ", which cannot be printed")}
+  if address then said:extend {pandoc.Str(":"), pandoc.Space(), pandoc.Link(address, address)} end
+  said:insert(pandoc.Str("]"))
+  return pandoc.Div(pandoc.Para(said), {class = "absent"})
+end
+
+local function style_of(element) return ";" .. (element.attributes.style or ""):gsub("%s", ""):gsub("#%x%x%x%x%x%x00%f[%X]", "none") end
+
+-- Blocks that stand within a line, with their colours, and without what is not to be seen.
+local function within_lines(blocks)
+  local done, line = pandoc.Blocks {}, nil
+  for _, block in ipairs(blocks) do
+    local style, inner = block.t == "Div" and style_of(block) or "", block.t == "Div" and #block.content == 1 and block.content[1]
+    if inner and style:match(";display:inline") and (inner.t == "Plain" or inner.t == "Para") then
+      local fill = style:match(";background%-color:(#%x+)") or style:match(";background:(#%x+)")
+      local piece = pandoc.Inlines {pandoc.Space()} .. inner.content
+      if fill then
+        piece:insert(1, pandoc.RawInline("typst", '#highlight(fill: rgb("' .. fill .. '"))['))
+        piece:insert(pandoc.RawInline("typst", "]"))
+      end
+      if not line then
+        line = pandoc.Plain {}
+        done:insert(line)
+      end
+      done[#done].content:extend(piece)
+    elseif not style:match(";display:none") then
+      done:insert(block)
+      line = nil
+    end
   end
+  return done
+end
+
+-- The end tags of rows and cells that HTML may leave out, and the rows themselves; pandoc needs them.
+local function with_ends(text)
+  local tables = {}
+  return (text:gsub("<(/?)([Tt]%a+)([^>]*)>", function(ending, name, rest)
+    name = name:lower()
+    if name == "table" and ending == "" then table.insert(tables, {}) return nil end
+    local top, cell = tables[#tables], name == "td" or name == "th"
+    if not top or not (cell or name == "tr" or name == "thead" or name == "tbody" or name == "tfoot" or name == "table") then return nil end
+    if cell and ending == "/" and not top.cell or name == "tr" and ending == "/" and not top.row then return "" end
+    local ends = top.cell and not (cell and ending == "/") and "</" .. top.cell .. ">" or ""
+    if not cell and top.row and not (name == "tr" and ending == "/") then ends = ends .. "</tr>" end
+    if cell and not top.row then ends = "<tr>" end
+    top.cell = cell and ending == "" and name or nil
+    top.row = cell or name == "tr" and ending == ""
+    if name == "table" then table.remove(tables) end
+    return ends .. "<" .. ending .. name .. rest .. ">"
+  end))
+end
+
+local function native(block)
+  if block.format ~= "html" then return nil end
+  if FORMAT:match("html") and not block.text:match('^%s*<table[^>]*class="dataframe report"') then return nil end
+  local said, text = pandoc.Blocks {}, block.text
+  for name in pairs(PLAYED) do
+    text = text:gsub("<" .. name .. "%f[%W].-</" .. name .. ">", function(tag)
+      said:insert(said_instead(name, tag))
+      return ""
+    end)
+  end
+  local blocks = pandoc.read(with_ends(text), "html").blocks:walk {Blocks = within_lines}
+  for index, inner in ipairs(blocks) do
+    if inner.t == "Plain" then blocks[index] = pandoc.Para(inner.content) end -- what follows begins a line
+  end
+  return blocks .. said
 end
 
 local function captioned(div)
@@ -58,6 +125,46 @@ local function share_width(tbl)
   end
 end
 
+-- The colours and the weight that a cell's style gives it.
+local function coloured(cell)
+  local style = style_of(cell)
+  local fill = style:match(";background%-color:(#%x+)") or style:match(";background:(#%x+)")
+  local ink = style:match(";color:(#%x+)")
+  if fill then cell.attributes["typst:fill"] = 'rgb("' .. fill .. '")' end
+  if ink then cell.attributes["typst:text:fill"] = 'rgb("' .. ink .. '")' end
+  if style:match(";font%-weight:bold") then cell.attributes["typst:text:weight"] = '"bold"' end
+end
+
+-- A heading longer than what stands below it takes several lines where the table is wider than the page.
+local function break_headings(tbl)
+  local across = 0
+  for index = 1, #tbl.colspecs do
+    local heading = 0
+    for _, row in ipairs(tbl.head.rows) do
+      local cell = row.cells[index]
+      if cell and cell.col_span == 1 then heading = math.max(heading, #pandoc.utils.stringify(cell.contents)) end
+    end
+    across = across + math.max(heading, longest(tbl, index)) + 4
+  end
+  if across <= ACROSS then return end
+  for _, row in ipairs(tbl.head.rows) do
+    for index, cell in ipairs(row.cells) do
+      local most, line = math.max(12, longest(tbl, index)), 0
+      cell.contents = cell.col_span > 1 and cell.contents or cell.contents:walk {
+        Inlines = function(inlines)
+          for at, inline in ipairs(inlines) do
+            local after = inlines[at + 1] and #pandoc.utils.stringify(inlines[at + 1]) or 0
+            local breaks = (inline.t == "Space" or inline.t == "SoftBreak") and line + 1 + after > most
+            line = breaks and 0 or line + #pandoc.utils.stringify(inline)
+            if breaks then inlines[at] = pandoc.LineBreak() end
+          end
+          return inlines
+        end,
+      }
+    end
+  end
+end
+
 -- A column is as wide as what stands in it, numbers to the right; the template shrinks a table wider than the page.
 local function columns(tbl)
   for index, spec in ipairs(tbl.colspecs) do
@@ -70,7 +177,15 @@ local function columns(tbl)
       if cell.col_span > 1 then cell.alignment = "AlignCenter" end
     end
   end
-  if FORMAT == "typst" then share_width(tbl) end
+  if FORMAT == "typst" then
+    share_width(tbl)
+    break_headings(tbl)
+    for _, body in ipairs(tbl.bodies) do
+      for _, row in ipairs(body.body) do
+        for _, cell in ipairs(row.cells) do coloured(cell) end
+      end
+    end
+  end
   return tbl
 end
 
@@ -83,7 +198,7 @@ end
 -- A claim that does not hold, and a cell that failed.
 local LOOKS = {
   absent = '#text(fill: rgb("#767676"), size: 9pt)[',
-  prompt = '#block(below: 0.4em, text(fill: rgb("#767676"), size: 7.2pt, font: "DejaVu Sans Mono")[',
+  prompt = '#block(below: 0.4em, sticky: true, text(fill: rgb("#767676"), size: 7.2pt, font: "DejaVu Sans Mono")[',
   failed = "#block(stroke: (left: 2pt + red), inset: (left: 8pt))[",
 }
 local function marked(div)
@@ -108,10 +223,28 @@ local function exists(src)
   return false
 end
 
+local function picture_elsewhere(img)
+  if not img.src:match("^%a+://") then return nil end
+  local name = img.src:gsub("[?#].*", ""):match("([^/]+)/*$")
+  return pandoc.Inlines {pandoc.Str("picture: ")} .. (#img.caption > 0 and img.caption or pandoc.Inlines {pandoc.Str(name)})
+end
+
+local function linked(link) -- a badge leads where its link does, and says nothing beside words
+  local words = pandoc.utils.stringify(link.content:walk {Image = function() return {} end}):match("%S")
+  link.content = link.content:walk {
+    Image = function(img)
+      local elsewhere = picture_elsewhere(img)
+      return elsewhere and words and {} or elsewhere
+    end,
+  }
+  return link
+end
+
 local function image(img)
   if img.src:match("^data:") then return nil end
+  local elsewhere = picture_elsewhere(img)
+  if elsewhere then return pandoc.Link(elsewhere, img.src) end
   local text = #img.caption > 0 and img.caption or pandoc.Inlines {pandoc.Str(img.src)}
-  if img.src:match("^%a+://") then return pandoc.Link(pandoc.Inlines {pandoc.Str("picture: ")} .. text, img.src) end
   if not exists((img.src:gsub("%%20", " "))) then
     text:insert(1, pandoc.Str("[missing image: "))
     text:insert(pandoc.Str("]"))
@@ -176,7 +309,12 @@ local DEFINITIONS = {
   "\\[renwpovid]*command%*?%s*\\%a+%s*%[%d%]%s*%b{}", "\\[renwpovid]*command%*?%s*\\%a+%s*%b{}",
   "\\def%s*\\%a+%s*%b{}", "\\DeclareMathOperator%*?%s*%b{}%s*%b{}", "\\DeclareMathOperator%*?%s*\\%a+%s*%b{}",
 }
-local known = ""
+local known = [[
+\newcommand{\TeX}{\text{TeX}} \newcommand{\LaTeX}{\text{LaTeX}} \newcommand{\nonumber}{} \newcommand{\notag}{}
+\newcommand{\textcolor}[2]{#2} \newcommand{\bbox}[2][]{#2} \newcommand{\cfrac}[2]{\dfrac{#1}{#2}} \newcommand{\hbox}[1]{\text{#1}}
+\newcommand{\mathbbm}[1]{\mathbb{#1}} \newcommand{\space}{\ } \newcommand{\hfill}{\quad} \newcommand{\eqref}[1]{(\text{#1})}
+]] -- and those of Jupyter's that pandoc lacks
+local FONTS = {rm = "mathrm", bf = "mathbf", it = "mathit", sf = "mathsf", tt = "mathtt", cal = "mathcal"}
 local function mathematics(math)
   for _, pattern in ipairs(DEFINITIONS) do
     math.text = math.text:gsub(pattern, function(found)
@@ -185,8 +323,16 @@ local function mathematics(math)
     end)
   end
   if not math.text:match("%S") then return {} end
-  if known ~= "" and math.text:match("\\%a") then
-    local read = pandoc.read(known .. "\n$" .. math.text:gsub("^%s+", ""):gsub("%s+$", "") .. "$", "markdown+latex_macros")
+  math.text = math.text:gsub("{%s*\\(%l%l%l?)%f[%A]%s*([^{}]*)}", function(font, text)
+    return FONTS[font] and "{\\" .. FONTS[font] .. "{" .. text .. "}}"
+  end)
+  if not math.text:match("\\begin") and math.text:gsub("%b{}", ""):match("\\\\") then -- lines of no environment
+    math.text = "\\begin{gathered}" .. math.text .. "\\end{gathered}"
+  end
+  local uses = false
+  for name in math.text:gmatch("\\(%a+)") do uses = uses or known:match("\\" .. name .. "%f[%A]") end
+  if uses then
+    local read = pandoc.read(known .. "\n$$" .. math.text .. "$$", "markdown+latex_macros")
     read:walk {Math = function(inner) math.text = inner.text end}
   end
   return math
@@ -198,6 +344,7 @@ local function quoted(text) return '"' .. text:gsub("%s+", " "):gsub("\\", "\\\\
 local function said(math)
   if FORMAT ~= "typst" then return nil end
   local set = pandoc.write(pandoc.Pandoc {pandoc.Plain {math}}, "typst"):gsub("%s+$", "")
+  if set:sub(1, 1) ~= "$" then return pandoc.Code(math.text) end -- beyond pandoc
   return pandoc.RawInline("typst", "#{set math.equation(alt: " .. quoted(math.text) .. "); " .. set .. "}")
 end
 
@@ -247,6 +394,7 @@ local function anchors(doc)
   }
   return doc:walk {
     Link = function(link)
+      if link.target == "" then return link.content end
       local name = link.target:match("^#(.*)")
       if not name then return nil end
       if not known[name:lower()] then return link.content end
@@ -369,6 +517,26 @@ local function crossed(doc)
   }
 end
 
+-- Levels of headings that leave none out, as PDF/UA asks: those below a heading are one lower, whatever number they have.
+local function levels(doc)
+  if FORMAT ~= "typst" then return nil end
+  local above = {}
+  return doc:walk {
+    Header = function(header)
+      while #above > 0 and above[#above] >= header.level do table.remove(above) end
+      table.insert(above, header.level)
+      header.level = #above
+      return header
+    end,
+  }
+end
+
+-- The name of the file's window is plain text.
+local function plain(meta)
+  if meta.pagetitle then meta.pagetitle = pandoc.utils.stringify(meta.pagetitle) end
+  return meta
+end
+
 -- A number and its percent sign stay on one line.
 local function percent(inlines)
   for i = 2, #inlines - 1 do
@@ -380,4 +548,4 @@ local function percent(inlines)
   return inlines
 end
 
-return {{Inlines = inline_html}, {Inlines = percent}, {Math = mathematics}, {CodeBlock = breaking}, {RawBlock = summary}, {RawBlock = native}, {Table = columns}, {Div = captioned}, {Table = breakable}, {Div = marked}, {Image = image}, {Image = described, Math = said}, {Pandoc = collect}, {Pandoc = crossed}, {Pandoc = anchors}}
+return {{Inlines = inline_html}, {Inlines = percent}, {Math = mathematics}, {CodeBlock = breaking}, {RawBlock = summary}, {RawBlock = native}, {Table = columns}, {Div = captioned}, {Table = breakable}, {Div = marked}, {Link = linked}, {Image = image}, {Image = described, Math = said}, {Pandoc = collect}, {Pandoc = crossed}, {Pandoc = anchors}, {Pandoc = levels, Meta = plain}}

@@ -56,6 +56,13 @@ def words(reader: PdfReader) -> str:
     return " ".join(" ".join(pages).replace("\u200b", "").split())
 
 
+def typst_of(monkeypatch, folder, *cells) -> str:
+    """What Typst is given of a notebook."""
+    monkeypatch.setenv("REPORT_KEEP_TYPST", str(folder / "kept.typ"))
+    pdf(*cells)
+    return (folder / "kept.typ").read_text()
+
+
 def images(reader: PdfReader) -> list[tuple[float, float]]:
     """Width and height of every image on the pages, in inches."""
     return [size for page in reader.pages for size in drawn(page.get_contents(), page["/Resources"], reader, (1.0, 1.0))]
@@ -195,7 +202,246 @@ def test_latex_is_typeset_or_shown_as_its_source(source, seen):
     assert ("<math" in html(cell(shown("text/latex", source)))) == ("tabular" not in source)
 
 
+SOURCE = r"\begin{tabular}{l}cell\end{tabular}"
+
+
+@pytest.mark.parametrize(
+    "latex, others, seen",
+    [
+        (r"$\displaystyle \sqrt{x}$", {"image/png": encoded(picture("PNG"))}, "√𝑥"),  # sympy's pictures of formulas
+        (SOURCE, {"text/html": "<table><tr><td>cell</td></tr></table>"}, "cell"),
+        (SOURCE, {"image/png": encoded(picture("PNG"))}, ""),
+    ],
+)
+def test_latex_comes_first_where_it_is_mathematics_and_last_where_not(latex, others, seen):
+    text = words(pdf(cell(new_output("display_data", {"text/latex": latex, "text/plain": "x"} | others))))
+    assert text == f"In [7]: secret = 1 {seen}".strip()
+
+
+TERMINAL = {
+    "50%\r100%\n": "100%\n",
+    "loading\rdone\n": "doneing\n",
+    "| \b\b/ \b\b- \b\bdone\n": "done\n",
+    "a\r\nb\r\r\n": "a\nb\n",
+    "plain\n": "plain\n",
+}
+
+
+@pytest.mark.parametrize("text, stays", TERMINAL.items())
+def test_what_a_terminal_overwrites_goes(text, stays):
+    assert export.overwritten(text) == stays
+    assert " ".join(stays.split()) in words(pdf(cell(printed(text))))
+
+
+def test_what_is_printed_between_messages_is_one_text(monkeypatch, tmp_path):
+    message = new_output("stream", name="stderr", text="a warning")
+    source = typst_of(
+        monkeypatch, tmp_path, cell(printed("one\n"), message, printed("two\n"), shown("image/png", "a"), printed("3"))
+    )
+    assert "```\none\ntwo\n```" in source and "warning" not in source and "```\n3\n```" in source
+
+
+FRAME = encoded(picture("PNG"))
+MOVING = f"""<div><img id="_img"><button><i></i></button><form><input type="radio"><label>Loop</label></form></div>
+<script>frames[0] = "data:image/png;base64,{FRAME[:40]}\\\n{FRAME[40:]}\\\n"</script>"""
+
+
+def test_of_what_scripts_move_the_first_picture_is_shown():
+    output = new_output("display_data", {"text/html": MOVING, "text/plain": "<Animation at 0x7f01>"})
+    reader = pdf(cell(output))
+    assert images(reader) == [pytest.approx((1.0, 0.5))] and "[output 1 of cell 1 moves: its first picture]" in words(reader)
+    assert "Loop" not in words(reader) and "Loop" not in html(cell(output))
+
+
+PLAYED = {
+    "a video": "<video controls><source src='data:video/mp4;base64,AA'>no video here</video>",
+    "sound": "<audio controls src='https://example.org/a.wav'>no audio here</audio>",
+    "a page": "<iframe width='400' src='https://example.org/'></iframe>",
+}
+
+
+@pytest.mark.parametrize("kind, source", PLAYED.items(), ids=PLAYED)
+def test_what_plays_is_said_on_paper(kind, source):
+    for cells in ([cell(shown("text/html", source))], [new_markdown_cell(f"<div>\n{source}\n</div>\n\nafter")]):
+        text = words(pdf(*cells))
+        assert f"[{kind}, which cannot be printed" in text and " here" not in text
+        assert ("https://example.org/" in text) == ("https" in source)
+
+
+def test_html_that_unfolds_is_its_plain_text_on_paper_and_keeps_its_styles_in_html():
+    source = "<style>:root {--c: red} #a {color: var(--c)}</style><div id='a'>rerun<div hidden>Model</div></div>"
+    output = new_output("display_data", {"text/html": source, "text/plain": "Model(c=1)"})
+    assert words(pdf(cell(output))) == "In [7]: secret = 1 Model(c=1)"
+    assert "<style>@scope {:scope {--c: red} #a {color: var(--c)}}</style>" in html(cell(output))
+
+
+SILENT = {
+    "styles alone": {"text/html": "<style>p {color: red}</style>", "text/plain": "<IPython.core.display.HTML object>"},
+    "nothing": {"text/html": "<pre></pre>", "text/plain": ""},
+    "a script that shows nothing": {
+        "application/javascript": "set(1)",
+        "text/plain": "<IPython.core.display.Javascript object>",
+    },
+}
+
+
+@pytest.mark.parametrize("data", SILENT.values(), ids=SILENT)
+def test_what_shows_nothing_leaves_nothing(data):
+    assert words(pdf(cell(new_output("display_data", data)))) == "In [7]: secret = 1"
+    assert "cannot be printed" in words(pdf(cell(shown("application/javascript", "element.text(1)"))))
+
+
+def test_cells_have_the_colours_that_a_style_sheet_gives_them(monkeypatch, tmp_path):
+    source = """<style type="text/css">#T_r0_c0, #T_r1_c0 {
+      background-color: lightgreen; color: rgb(255, 0, 0);
+    } #T_r0_c1 {font-weight: bold}</style>
+    <table><tr><td id="T_r0_c0">1</td><td id="T_r0_c1">2</td></tr><tr><td id="T_r1_c0">3</td>
+    <td style="background: rgba(0, 0, 0, 0)">4</td></tr></table>"""
+    text = typst_of(monkeypatch, tmp_path, cell(shown("text/html", source)))
+    assert text.count('fill: rgb("#90ee90ff")') == 2 and text.count('#set text(fill: rgb("#ff0000ff"))') == 2
+    assert text.count('weight: "bold"') == 1 and "[4]" in text
+
+
+TABLES = {
+    "no end tags": "<table><tr><td>a<td>b<tr><td>c<td>d</table>",
+    "some end tags": "<table> <tr><td>a</td><td>b<tr><td>c</td><td>d</td></tr></table>",
+    "no rows": "<table><td>a</td><td>b</td></table>",
+    "one in another": "<table><tr><td>a<td><table><tr><td>b</table><tr><td>c<td>d</table>",
+    "all tags": "<table><thead><tr><th>a</th><th>b</th></tr></thead><tbody><tr><td>c</td><td>d</td></tr></tbody></table>",
+}
+
+
+@pytest.mark.parametrize("source", TABLES.values(), ids=TABLES)
+def test_html_tables_need_no_end_tags(monkeypatch, tmp_path, source):
+    for cells in ([cell(shown("text/html", source))], [new_markdown_cell(source)]):
+        text = typst_of(monkeypatch, tmp_path, *cells)
+        assert text.count("#table(") == source.count("<table") and "columns: 2" in text
+
+
+def test_long_headings_of_a_wide_table_take_lines(monkeypatch, tmp_path):
+    names = [f"the very long name of the column {i}" for i in range(8)]
+    rows = f"<tr>{'<td>1.5</td>' * 8}</tr>"
+    heading = "".join(f"<th>{name}</th>" for name in names)
+    wide = typst_of(monkeypatch, tmp_path, cell(shown("text/html", f"<table><tr>{heading}</tr>{rows}</table>")))
+    narrow = typst_of(monkeypatch, tmp_path, cell(shown("text/html", f"<table><tr><th>{names[0]}</th></tr>{rows}</table>")))
+    assert re.search(r"the very\s*\\\s", wide) and not re.search(r"the very\s*\\\s", narrow)
+
+
+def test_blocks_within_a_line_stand_in_it():
+    pieces = "".join(
+        f"<div style='display: inline; background: #ff000080'>w{i}<div style='display:none'>no</div></div>" for i in range(3)
+    )
+    assert words(pdf(cell(shown("text/html", f"<div>{pieces}</div>")))).endswith("w0 w1 w2")
+
+
+def test_drawings_made_of_drawings_are_said():
+    source = "<div><svg width='100%'><line/><svg x='1'><text>a</svg></svg><p>words</p></div>"
+    assert words(pdf(cell(shown("text/html", source)))).endswith("[a drawing, which cannot be printed] words")
+
+
 # Markdown
+
+FORMULAS = [
+    r"so $ \alpha $.",
+    "$ \\alpha\n+ 1 $",
+    r"$x $ and $ \alpha$",
+    "$\n\\begin{align*}\nf &= \\alpha \\\\\n&= 2\n\\end{align*}\n$",
+    "$$\nf\n= \\alpha\n$$",
+    "$$\n\\begin{equation}\n\\alpha % why\n\\end{equation}\n$$",
+    "so\n\\begin{aligned}\nf &= \\alpha\n\\end{aligned}\n",
+    "  \\begin{bmatrix} \\alpha \\end{bmatrix}",
+    r"$$ \alpha \\ \beta $$",
+    r"$\LaTeX$ and ${\rm x} \alpha \nonumber$",
+    r"$$\text{for $x$} \alpha \cfrac{1}{2}$$",
+]
+
+
+@pytest.mark.parametrize("source", FORMULAS)
+def test_mathematics_is_found_where_jupyter_finds_it(source):
+    text = words(pdf(new_markdown_cell(source)))
+    assert re.search("[α𝛼]", text) and not re.search(r"\\|begin|\$|LATEX", text)
+    assert "<math" in html(new_markdown_cell(source))
+
+
+@pytest.mark.parametrize(
+    "source", ["$5 and $6 each", r"\$5 or \$ 6", "`$ a $` and ``$ `b` $``", "```\n$ a $\n$$\n= b\n$$\n```", ":label:`a` :fire:"]
+)
+def test_what_is_no_mathematics_stays(source):
+    text = words(pdf(new_markdown_cell(source)))
+    assert text.replace(" ", "") == re.sub(r"``?`?|\\|\s", "", source.replace("`b`", "'b'")).replace("'b'", "`b`")
+
+
+def test_a_formula_beyond_pandoc_is_its_source():
+    assert r"\oddity_x^y" in words(pdf(new_markdown_cell(r"So $\oddity_x^y$ it is.")))
+
+
+def test_a_wide_formula_stays_on_the_page():
+    found = []
+    reader = pdf(new_markdown_cell("$$ " + " + ".join(f"a_{{{i}}}" for i in range(60)) + " $$"))
+    reader.pages[0].extract_text(
+        visitor_text=lambda text, cm, tm, *_: found.append(cm[4] + cm[0] * tm[4]) if text.strip() else None
+    )
+    assert min(found) > 50 and max(found) < 545
+
+
+def test_a_line_break_that_begins_a_line_ends_no_list():
+    page = html(new_markdown_cell("- **one**<br/>\n<br/>\n- **two**"))
+    assert page.count("<li>") == 2 and page.count("<strong>") == 2
+
+
+HEADINGS = {
+    "plain": ("# A title", "A title"),
+    "a link and quotes": ('# My "best" [tricks](https://example.org/?a=1#b)', 'My "best" tricks'),
+    "a sign beyond the basic plane": ("# Ready 🚀 here", "Ready"),
+    "Typst's signs": ("# 50% #1 $x_1$ \\ `a]b`", "50% #1"),
+}
+
+
+@pytest.mark.parametrize("source, title", HEADINGS.values(), ids=HEADINGS)
+def test_a_first_heading_names_the_file(source, title):
+    reader, page = pdf(new_markdown_cell(source)), html(new_markdown_cell(source))
+    named = re.search("<title>(.*?)</title>", page, re.S)[1]
+    assert re.sub("[“”]", '"', reader.metadata.title).startswith(title) and "<" not in named and title[:2] in named
+
+
+@pytest.mark.parametrize("levels, wanted", [("2 4 3", "1 2 2"), ("4 1 3 6 3", "1 1 2 3 2"), ("3 3", "1 1"), ("1 2 3", "1 2 3")])
+def test_levels_of_headings_leave_none_out(caplog, levels, wanted):
+    cells = [new_markdown_cell(f"{'#' * int(level)} Heading") for level in levels.split()]
+    with caplog.at_level("WARNING"):
+        reader = pdf(*cells)
+    assert "not accessible" not in caplog.text
+
+    def depths(outline, depth=1):
+        return [found for item in outline for found in (depths(item, depth + 1) if isinstance(item, list) else [depth])]
+
+    assert depths(reader.outline) == [int(level) for level in wanted.split()]
+
+
+BADGES = {
+    "alone": ("[![Open it](https://example.org/badge.svg)](https://example.org/open)", "picture: Open it"),
+    "no name": ("[![](https://example.org/a/badge.svg?x=1)](https://example.org/open)", "picture: badge.svg"),
+    "beside words": ("[![](https://example.org/badge.svg) Open it](https://example.org/open)", "Open it"),
+    "HTML": ("<a href='https://example.org/open'><img src='https://example.org/badge.svg'/> Open it</a>", "Open it"),
+}
+
+
+@pytest.mark.parametrize("source, seen", BADGES.values(), ids=BADGES)
+def test_a_badge_leads_where_its_link_does(source, seen):
+    reader = pdf(new_markdown_cell(source))
+    assert words(reader) == seen
+    assert {str(found.get_object()["/A"]["/URI"]) for found in reader.pages[0]["/Annots"]} == {"https://example.org/open"}
+
+
+def test_a_link_to_nothing_is_its_text():
+    assert words(pdf(new_markdown_cell("see [the plot]() here"))) == "see the plot here"
+
+
+def test_a_picture_in_markdown_that_cannot_be_read_is_said(tmp_path):
+    (tmp_path / "bad.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'><x:g/>")
+    notebook = new_notebook(cells=[new_markdown_cell("before ![a plot](bad.svg) after")])
+    content, _ = TypstPDFExporter().from_notebook_node(notebook, {"metadata": {"path": str(tmp_path)}})
+    assert words(PdfReader(io.BytesIO(content))) == "before [a plot, which cannot be read as an image] after"
+
 
 HTML = {
     "10<sup>2</sup> H<sub>2</sub>O": ["<sup>2</sup>", "<sub>2</sub>"],
