@@ -251,6 +251,8 @@ def combine(
             cells.append(new_markdown_cell(f"# {name}\n\n**This notebook was not executed.**"))
             continue
         section = [c for c in nbformat.read(target, as_version=4).cells if not tagged(c, "papermill-error-cell-tag")]
+        for cell in section:  # where a figure or a table is made
+            cell.metadata["made_in"] = f"{name}.ipynb#cell-id={cell.id}"
         absent = without_absent(section)
         cells += [cell for cell in section if not tagged(cell, "appendix")]
         appended += [cell for cell in section if tagged(cell, "appendix")]
@@ -445,6 +447,7 @@ def build(study: Study, target: Path, jobs: int, sources: Path = SOURCES, finish
         write(folder / "claims.csv", claims.to_csv(index_label="claim"))
         notebook = new_notebook(cells=combine(folder, study, left_out, sources, found))
         exporters = {"report.html": ReportHTMLExporter(), "report.pdf": TypstPDFExporter(exclude_input=True)}
+        page["notebooks"] = os.path.relpath(sources, target)
         made = {name: exporter.from_notebook_node(notebook, {"report": page})[0] for name, exporter in exporters.items()}
         for name, content in made.items():  # both, or neither
             write(target / name, content)

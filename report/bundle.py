@@ -7,6 +7,7 @@ that who has the runs too can tell whether they are these.
 """
 
 import io
+import re
 import sys
 import zipfile
 from pathlib import Path
@@ -29,6 +30,9 @@ def bundle(study: Study, folder: Path) -> Path:
         if not file.is_file():
             raise FileNotFoundError(f"{file} is not there; make report builds it, with these parameters")
     parts = {name: (folder / name).read_bytes() for name in REPORTS}
+    # The notebooks that it links to lie beside it in the zip.
+    linked = re.compile(rb'href="[^"#]*/([^"/#]+\.ipynb)#')
+    parts["report.html"] = linked.sub(rb'href="notebooks/\1#', parts["report.html"])
     made = (file for file in sorted(executed.rglob("*")) if file.suffix in (".ipynb", ".csv"))
     parts |= {f"notebooks/{file.relative_to(executed)}": file.read_bytes() for file in made}
     rows = [

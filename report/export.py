@@ -68,7 +68,7 @@ class PandocExporter(TemplateExporter):
     def from_notebook_node(self, nb, resources=None, **kwargs):
         nb, resources = Exporter.from_notebook_node(self, nb, resources, **kwargs)  # no template of nbconvert's
         with tempfile.TemporaryDirectory() as folder:
-            text = Writer(self, nb, Path(folder)).text()
+            text = Writer(self, nb, Path(folder), resources.get("report", {}).get("notebooks", "")).text()
             self.source = Path(resources.get("metadata", {}).get("path") or ".").resolve()
             metadata = {"pagetitle": first_heading(nb) or resources.get("metadata", {}).get("name", "Notebook")}
             metadata |= {"lang": "en"} | resources.get("report", {})
@@ -180,8 +180,8 @@ def to_markdown(nb: NotebookNode, folder: Path, code: bool) -> str:
 class Writer:
     """Writes a notebook as pandoc's Markdown, with what its exporter leaves in, and its images into a folder."""
 
-    def __init__(self, exporter: PandocExporter, nb: NotebookNode, folder: Path):
-        self.exporter, self.paper, self.folder = exporter, exporter.paper, folder
+    def __init__(self, exporter: PandocExporter, nb: NotebookNode, folder: Path, notebooks: str = ""):
+        self.exporter, self.paper, self.folder, self.notebooks = exporter, exporter.paper, folder, notebooks
         self.cells = hoisted(nb.cells)
         self.captions = Captions(self.cells)
 
@@ -219,9 +219,8 @@ class Writer:
                 caption = captions.named(emphasized(output.data["text/markdown"]))
                 name = label.lower().replace(" ", "-")
                 whole = f"**{label}.** {caption}"
-                if not self.paper and (data := output.metadata.get("data")):
-                    link = f"data:text/csv;base64,{base64.b64encode(data.encode()).decode()}"
-                    whole += f' `<a class="data" download="{name}.csv" href="{link}">data as CSV</a>`{{=html}}'
+                if not self.paper:
+                    whole += "".join(f" `{link}`{{=html}}" for link in self.sources(output, cell, name))
                 parts[-1] = f"::::: {{#{name} .captioned .{kind}}}\n{parts[-1]}\n\n:::: caption\n{whole}\n::::\n:::::"
                 previous = None
                 continue
@@ -236,6 +235,16 @@ class Writer:
             if text:
                 parts.append(text)
         return parts
+
+    def sources(self, caption: NotebookNode, cell: NotebookNode, name: str) -> list[str]:
+        """Links below a figure or a table: its data, and the cell that makes it, in the folder `notebooks` from the page."""
+        links = []
+        if data := caption.metadata.get("data"):
+            content = base64.b64encode(data.encode()).decode()
+            links.append(f'<a class="data" download="{name}.csv" href="data:text/csv;base64,{content}">data as CSV</a>')
+        if self.notebooks and (made_in := cell.metadata.get("made_in")):
+            links.append(f'<a class="data" href="{self.notebooks}/{made_in}">the cell that makes it</a>')
+        return links
 
     def output(self, output: NotebookNode, name: str, place: str) -> str | None:
         """One output as Markdown; None for what does not belong on paper (progress bars, messages on stderr)."""

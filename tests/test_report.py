@@ -322,7 +322,12 @@ def test_html_needs_no_network_and_every_contents_link_lands(smoke):
     assert not re.search(r"@import|url\((?!['\"]?data:)", html)
     inside = [link[1:] for link in found.links if link.startswith("#")]
     assert len(inside) > 20 and set(inside) <= found.ids
-    assert all(link.startswith(("#", "https://", "data:text/csv;")) for link in found.links)
+    to_cells = [link for link in found.links if "ipynb#cell-id=" in link]
+    assert all(link.startswith(("#", "https://", "data:text/csv;")) for link in found.links if link not in to_cells)
+    for link in to_cells:
+        path, _, cell = link.partition("#cell-id=")
+        assert cell in {cell.id for cell in notebook(smoke[1] / path).cells}
+    assert len(to_cells) > 20
     assert "<math" in html and "$$" not in html  # math is MathML, not something a script has to turn into it
 
 
@@ -658,6 +663,8 @@ def test_what_is_handed_in_is_one_file(smoke, tmp_path):
         names = {name.removeprefix("normalization/") for name in opened.namelist()}
         runs = pd.read_csv(opened.open("normalization/runs.csv"))
         assert opened.read("normalization/report.pdf") == (folder / "report.pdf").read_bytes()
+        linked = set(re.findall(rb'href="([^"#]+\.ipynb)#', opened.read("normalization/report.html")))
+        assert linked and {link.decode() for link in linked} <= names
     assert {"report.html", "report.pdf", "runs.csv", "notebooks/claims.csv"} <= names
     assert {
         f"notebooks/{name}.ipynb" for name in NOTEBOOKS
