@@ -301,6 +301,8 @@ def reported(study: Study) -> dict[str, list[store.Result]]:
     variants = study.plan(EVERYTHING)  # with further seeds
     groups = {name: variants.get(name, []) if name in NAMES else study.runs_of([name]) for name in EVERYTHING}
     groups["what was tried for the recipe"] = list({run.id: run for run in tried}.values())
+    later = [run for planned in probes.tried_later().values() for run in planned] if committed else []
+    groups["what was tried for each norm"] = list({run.id: run for run in later}.values())
     if committed:
         planned = precision.plan(replace(study, seeds=precision.SEEDS))
         groups["precision"] = [run for runs in planned.values() for run in runs]
