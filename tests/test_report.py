@@ -642,7 +642,10 @@ def test_figures_show_in_jupyterlab(smoke, tmp_path):
             browser.close()
     finally:
         server.terminate()
-        server.wait(30)
+        try:
+            server.wait(120)  # its kernels end before it does, slowly beside other tests
+        finally:
+            server.kill()
 
 
 def test_readme_says_what_the_committed_runs_say():
