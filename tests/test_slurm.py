@@ -19,6 +19,7 @@ PYTHON = """case "$*" in
   "- "*) cat >> waiting.py; exit $NODES_MISSING ;;
   *lib.study*)
     trap 'echo ended >> calls; exit 143' TERM
+    touch ready
     for ((i = 0; i < ${LONG:-0}; i++)); do sleep 0.1; done ;;
 esac
 """
@@ -68,9 +69,9 @@ def test_a_node_trains_its_seed(script, tmp_path):
 def test_a_job_that_runs_out_of_time_goes_back_into_the_queue_once_its_study_has_ended(script, tmp_path, name, job):
     """Of an array this task alone: its SLURM_JOB_ID may be that of the whole array."""
     process = script(name, LONG="300")
-    while not (tmp_path / "calls").is_file() or "lib.study" not in (tmp_path / "calls").read_text():
+    while not (tmp_path / "ready").is_file():
         time.sleep(0.05)
-    time.sleep(0.3)  # until it waits
+    time.sleep(0.3)  # until the script waits for it
     process.send_signal(signal.SIGUSR1)
     assert process.wait(30) == 143
     after = [call for call in calls(tmp_path) if call.split()[0] in ("scontrol", "ended")]
