@@ -69,10 +69,10 @@ def show(fig: Figure, caption: str, alt: str = "") -> None:
     display(fig, metadata={"alt": alt or caption})
     plt.close(fig)
     USED.clear()
-    display(Markdown(f"_{caption}_"), metadata={"caption": "figure", "data": csv(drawn(fig))})
+    display(Markdown(f"_{caption}_"), metadata={"caption": "figure", "data": csv(points(fig))})
 
 
-def drawn(fig: Figure) -> pd.DataFrame:
+def points(fig: Figure) -> pd.DataFrame:
     """What the lines and dots of a figure show, for who wants the numbers. Columns: panel, series (its label, or the variant
     whose colour it has), x, y."""
     variants, frames = {color: NAMES[name] for name, (color, _) in STYLES.items()}, []
@@ -83,10 +83,10 @@ def drawn(fig: Figure) -> pd.DataFrame:
         ]
         scattered = [dots for dots in ax.collections if isinstance(dots, PathCollection)]
         artists += [(dots, dots.get_facecolor()[0], dots.get_offsets()) for dots in scattered]
-        for artist, color, points in artists:
+        for artist, color, places in artists:
             name = str(artist.get_label())
             series = variants.get(mpl.colors.to_hex(color).upper(), "") if name.startswith("_") else name
-            frames.append(pd.DataFrame(np.asarray(points, float), columns=["x", "y"]).assign(panel=panel, series=series))
+            frames.append(pd.DataFrame(np.asarray(places, float), columns=["x", "y"]).assign(panel=panel, series=series))
     found = pd.concat([pd.DataFrame(columns=["panel", "series", "x", "y"]), *frames])
     return found.map(lambda value: f"{value:.6g}" if isinstance(value, float) else value)
 

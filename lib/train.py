@@ -30,7 +30,8 @@ def fit(run: Run, outputs="outputs", data_dir="data", device=None, progress: boo
 
     `data` is what `load_data(run, data_dir)` gives, if it is at hand already. A CPU trains it on one thread: the number of
     threads changes the rounding, and so the same Run is the same bit for bit however many are trained at a time. ValueError for
-    data that do not fit the run, before anything is trained; OSError where files cannot be written; what is complete stays.
+    data that do not fit the run, before anything is trained; OSError where files cannot be written or a GPU has too little
+    memory; what is complete stays.
     """
     outputs, data_dir = files.check_folder("outputs", outputs), files.check_folder("data_dir", data_dir)
     finished = store.find(run, outputs)
@@ -48,13 +49,15 @@ def complete(run: Run, outputs, data_dir, device=None, progress: bool = False, d
     return Result(run, outputs)
 
 
-def parts(run: Run, outputs, data: data_module.Data, device: torch.device, progress: bool, start: dict) -> Generator:
-    """`complete` on a device that is prepared, with a pause wherever another training may have its turn."""
+def parts(
+    run: Run, outputs, data: data_module.Data, device: torch.device, progress: bool, start: dict, at_once: int = 1
+) -> Generator:
+    """`complete` on a device that is prepared, with a pause wherever another of `at_once` trainings may have its turn."""
     folder = Folder(run, outputs)
     with (yield from folder.locked(say=tqdm.write)):
         folder.set_damage_aside(say=tqdm.write)
         if not folder.done:
-            yield from train(run, data.to(device), folder, device, progress, start)
+            yield from train(run, data.to(device), folder, device, progress, start, at_once)
 
 
 def load_data(run: Run, data_dir) -> data_module.Data:
@@ -114,7 +117,9 @@ def new_optimizer(run: Run, model: nn.Module) -> torch.optim.Optimizer:
     return optimizer
 
 
-def train(run: Run, data: data_module.Data, folder: Folder, device: torch.device, progress: bool, start: dict) -> Generator:
+def train(
+    run: Run, data: data_module.Data, folder: Folder, device: torch.device, progress: bool, start: dict, at_once: int
+) -> Generator:
     folder.write_json("config.json", vars_of(run))
     model = new_model(run)
     weights.start_from(model, start, data)
@@ -126,7 +131,7 @@ def train(run: Run, data: data_module.Data, folder: Folder, device: torch.device
     else:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-    state["environment"] = machine.together(state.get("environment"), machine.environment(device))
+    state["environment"] = machine.together(state.get("environment"), machine.environment(device, at_once))
 
     trainer = Trainer(run, model, optimizer, data)
     done, total = (epochs * trainer.steps for epochs in (state["epoch"], run.epochs))

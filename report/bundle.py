@@ -31,7 +31,7 @@ def bundle(study: Study, folder: Path) -> Path:
             raise FileNotFoundError(f"{file} is not there; make report builds it, with these parameters")
     parts = {name: (folder / name).read_bytes() for name in REPORTS}
     # The notebooks that it links to lie beside it in the zip.
-    linked = re.compile(rb'href="[^"#]*/([^"/#]+\.ipynb)#')
+    linked = re.compile(rb'href="(?!\w+:)[^"#]*/([^"/#]+\.ipynb)#')
     parts["report.html"] = linked.sub(rb'href="notebooks/\1#', parts["report.html"])
     made = (file for file in sorted(executed.rglob("*")) if file.suffix in (".ipynb", ".csv"))
     parts |= {f"notebooks/{file.relative_to(executed)}": file.read_bytes() for file in made}

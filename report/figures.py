@@ -280,10 +280,9 @@ def transfer(curves: dict[str, pd.DataFrame], share: float, histories: dict[str,
     for name, points in curves.items():
         kernel, network = name.split(", ")
         style = "--" if kernel == "linear" else "-"
-        left.plot(100 * points["recall"], 100 * points["precision"], color=colors[network], linestyle=style)
-    box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
-    for y, (network, color) in zip((0.8, 0.9), colors.items(), strict=True):
-        left.text(0.97, y, f"{network} network", transform=left.transAxes, color=color, size=8, ha="right", bbox=box)
+        label = f"{network} network" if kernel == "rbf" else None  # one for each colour
+        left.plot(100 * points["recall"], 100 * points["precision"], color=colors[network], linestyle=style, label=label)
+    left.legend(loc="best", labelcolor="linecolor", handlelength=0, handletextpad=0)
     left.axhline(100 * share, color="#767676", linewidth=0.8, linestyle=":")
     left.set(title="precision (%)", xlabel="recall (%)", xlim=(0, 100), ylim=(0, 104))
     ends = {}

@@ -414,7 +414,7 @@ local function collect(doc)
   for _, block in ipairs(doc.blocks) do
     if block.t == "Header" then
       references = block.level == 1 and pandoc.utils.stringify(block) == "References"
-      if not block.classes:includes("unnumbered") and block.level <= 3 then
+      if doc.meta.numbersections and not block.classes:includes("unnumbered") and block.level <= 3 then
         counts[block.level] = counts[block.level] + 1
         for level = block.level + 1, 3 do counts[level] = 0 end
         local number = table.concat(counts, ".", 1, block.level)

@@ -124,10 +124,11 @@ def ghosts(seeds=(0, 1, 2)) -> dict[int, list[Run]]:
     return {size: short("bn", seeds, **({"ghost_batch": size} if size < Run.batch_size else {})) for size in GHOSTS}
 
 
-def tried_later() -> dict[str, list[Run]]:
-    """Name -> runs of all that was tried after the study; a run may have two names."""
-    found = {f"{NAMES[norm]}, {change}": planned for (norm, change), planned in tuning().items()}
-    found |= {f"{NAMES[norm]}, learning rate {lr:g}": planned for (norm, lr), planned in rates().items()}
+def tried_later(seeds=(0,)) -> dict[str, list[Run]]:
+    """Name -> runs of all that was tried after the study, of gates and ghost batches with three seeds whatever `seeds` is; a
+    run may have two names."""
+    found = {f"{NAMES[norm]}, {change}": planned for (norm, change), planned in tuning(seeds).items()}
+    found |= {f"{NAMES[norm]}, learning rate {lr:g}": planned for (norm, lr), planned in rates(seeds).items()}
     found |= {f"gates {place}": planned for place, planned in gates().items()}
     return found | {f"BN, statistics of {size} images": planned for size, planned in ghosts().items()}
 
@@ -190,7 +191,7 @@ def main(argv=None) -> int:
 
     def work() -> int:
         study = study_of(args.outputs, args.data_dir, args.seeds)
-        for name, results in study.fit_all(plan(study.seeds) | tried_later()).items():
+        for name, results in study.fit_all(plan(study.seeds) | tried_later(study.seeds)).items():
             for result in results:  # they are compared on validation data
                 accuracy = "diverged" if result.diverged else f"val accuracy {result.score(split='val'):.4f}"
                 print(f"{name}: seed {result.run.seed}  {accuracy}  best epoch {result.best_epoch}")

@@ -88,10 +88,14 @@ def test_a_gpu_of_an_architecture_without_code_is_named(gpu, capability, archite
             machine.check_device(None)
 
 
-@pytest.mark.parametrize(
-    "error",
-    [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."), torch.AcceleratorError("CUDA error: busy")],
+SCARCE = (
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."),
+    torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+    torch.AcceleratorError("CUDA error: all CUDA-capable devices are busy or unavailable\nmore"),
 )
+
+
+@pytest.mark.parametrize("error", SCARCE)
 def test_what_a_gpu_has_too_little_of_is_one_sentence(tmp_path, monkeypatch, error):
     def fails(self, size):
         raise error
@@ -100,6 +104,15 @@ def test_what_a_gpu_has_too_little_of_is_one_sentence(tmp_path, monkeypatch, err
     with pytest.raises(OSError, match=r"^CUDA.*; the same command goes on, and fewer trainings .*--jobs 1") as caught:
         train.fit(TINY, tmp_path, progress=False)
     assert "\n" not in str(caught.value)
+
+
+def test_a_fault_of_a_gpu_is_not_called_scarce(tmp_path, monkeypatch):
+    def fails(self, size):
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(train.Trainer, "step", fails)
+    with pytest.raises(torch.AcceleratorError, match="illegal memory access"):
+        train.fit(TINY, tmp_path, progress=False)
 
 
 def test_a_gpus_driver_is_written_down(monkeypatch):

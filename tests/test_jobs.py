@@ -129,6 +129,7 @@ def test_a_gpu_has_one_worker_that_trains_its_share_in_turns(tmp_path, monkeypat
     first, second = order[: len(order) // 2], order[len(order) // 2 :]
     assert len(set(first)) == len(set(second)) == 2 and not set(first) & set(second)
     assert first[:4] == [first[0], first[1]] * 2, "one waited until the other was done"
+    assert all(result.env["device"].endswith(", 2 trainings in turns") for results in found.values() for result in results)
     monkeypatch.undo()
     alone = smoke(tmp_path / "alone", seeds=(0, 1), jobs=1).fit(VARIANTS, progress=False)
     for name, results in alone.items():

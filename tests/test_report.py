@@ -23,6 +23,7 @@ import pytest
 from cells import all_outputs, notebook, short_notebooks, shown_by
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from pypdf import PdfReader
+from safetensors.torch import load_file
 
 from lib import plots
 from lib.data import ROOT
@@ -152,6 +153,24 @@ def test_committed_prose_says_what_the_committed_runs_say():
     assert f"reaches {100 * means['torch_bn']:.1f} % test accuracy" in said
     smallest = [accuracy(planned[0]) for name, planned in study.sweep().items() if name.startswith("BN, batch 2, lr 0.0015625")]
     assert f"BN ({100 * smallest[0]:.1f} %) has come down" in " ".join(said.split())
+
+
+def test_committed_cells_of_section_12_are_in_the_files_of_the_runs():
+    """Two cells of each of its tables, from configs, histories and weights alone."""
+    facts = ROOT / "outputs" / "notebooks" / "paper-cifar10" / "facts" / "12_norm_or_recipe"
+    tuned, dead = (pd.read_csv(facts / f"{name}.csv", index_col=0) for name in ("tuned", "dead_scales"))
+    configs = {file.parent: json.loads(file.read_text()) for file in (ROOT / "outputs" / "runs").glob("*/config.json")}
+    probed = {path: c for path, c in configs.items() if c.get("probe") and c["epochs"] == 12 and c["seed"] == 0}
+    for norm, column, field, value in (
+        ("ln", "weight decay 1e-3", "weight_decay", 1e-3),
+        ("gn", "learning rate 0.05", "lr", 0.05),
+    ):
+        (path,) = [path for path, c in probed.items() if c["norm"] == norm and c[field] == value]
+        assert tuned.loc[norm, column] == pytest.approx(pd.read_csv(path / "history.csv")["val_accuracy"].max())
+    study = Study("paper", "cifar10", outputs=ROOT / "outputs")
+    for norm, place, name in (("ln", "3.2.2", "layer3.1.norm2.weight"), ("gn", "3.2.1", "layer3.1.norm1.weight")):
+        scales = [load_file(Folder(run, study.outputs).path / store.MODEL)[name] for run in study.more_seeds()[norm]]
+        assert dead.loc[place, norm] == pytest.approx(np.mean([(scale.abs() < 0.01).double().mean() for scale in scales]))
 
 
 def test_every_committed_claim_holds():

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -32,6 +33,7 @@ def script(tmp_path):
 
     def start(name: str, **environment) -> subprocess.Popen:
         (tmp_path / ".venv" / "bin").mkdir(parents=True)
+        shutil.copytree(ROOT / "report" / "slurm", tmp_path / "report" / "slurm")
         for stub in ("srun", "scontrol", ".venv/bin/ray", ".venv/bin/python"):
             file = tmp_path / stub
             file.write_text(STUB + (PYTHON if stub.endswith("python") else ""))

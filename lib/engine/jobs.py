@@ -202,11 +202,11 @@ def train_group(runs, outputs: Path, data_dir: Path, gpu: int | None, parent: in
     device = machine.check_device(None if gpu is None else f"cuda:{gpu}")
     if device.type == "cuda":
         torch.cuda.set_device(device)  # else leaving a stream would open the first GPU
-    take_turns(
-        (parts(run, outputs, held_data(run, data_dir, device), device, False, starts[run.init]) for run in runs),
-        at_once,
-        device,
+    at_once = min(at_once, len(runs))
+    trainings = (
+        parts(run, outputs, held_data(run, data_dir, device), device, False, starts[run.init], at_once) for run in runs
     )
+    take_turns(trainings, at_once, device)
     paths = {run: Folder(run, outputs).path for run in runs}
     return [
         (run, {} if parent else {name: (path / name).read_bytes() for name in store.FINISHED}) for run, path in paths.items()

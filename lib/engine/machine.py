@@ -70,6 +70,8 @@ def prepared(device: torch.device, stream: int = 0):
             yield
     except (torch.OutOfMemoryError, torch.AcceleratorError) as error:
         why = str(error).strip().splitlines()[0]
+        if not re.search("out of memory|busy or unavailable", why):  # a fault of the code or of the GPU
+            raise
         raise OSError(
             f"{why}; the same command goes on, and fewer trainings side by side need less, as --jobs 1 has them"
         ) from None
@@ -118,11 +120,11 @@ def keep_freed_memory() -> None:
         mallopt(trim_threshold, 2**31 - 1)
 
 
-def environment(device: torch.device) -> dict:
-    """Device, thread count, versions, commit and how bf16 convolutions are computed: what else could explain a difference
-    between two runs."""
+def environment(device: torch.device, at_once: int = 1) -> dict:
+    """Device and how many trainings take turns on it, thread count, versions, commit and how bf16 convolutions are computed:
+    what else could explain a difference between two runs, in results or seconds."""
     return {
-        "device": device_name(device),
+        "device": device_name(device) + (f", {at_once} trainings in turns" if at_once > 1 else ""),
         **of_gpu(device),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),

@@ -28,15 +28,9 @@ while (here := sum(node["Alive"] for node in ray.nodes())) < wanted:
         sys.exit(f"error: {here} of {wanted} nodes are there after five minutes")
     time.sleep(1)
 END
-# Five minutes before its time is over the job goes back into the queue, by itself; --requeue is for nodes that fail.
-trap 'echo "out of time: back into the queue"; scontrol requeue "$SLURM_JOB_ID"; kill "$study"' USR1
-.venv/bin/python -m lib.study --profile paper --dataset cifar10 --data-dir data --seeds 0,1,2 --backend ray &
-study=$!
-wait "$study"
+source report/slurm/requeue.sh
+until_time_is_over "$SLURM_JOB_ID" \
+  .venv/bin/python -m lib.study --profile paper --dataset cifar10 --data-dir data --seeds 0,1,2 --backend ray
 status=$?
-while kill -0 "$study" 2>/dev/null; do  # the signal ended the waiting, not the study
-  wait "$study"
-  status=$?
-done
 .venv/bin/ray stop
 exit "$status"

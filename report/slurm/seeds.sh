@@ -9,15 +9,7 @@ cd "$SLURM_SUBMIT_DIR" || exit
 export TQDM_MININTERVAL=60  # seconds between two lines of progress in the log
 variants=torch_bn,bn,in,bin,ln,gn,nn,bn_8,gn_8,sweep,recipes,cnn,transfer  # without more_seeds and more_small, for a single seed
 
-# Five minutes before its time is over the job goes back into the queue, by itself; --requeue is for nodes that fail.
-trap 'echo "out of time: back into the queue"; scontrol requeue "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"; kill "$study"' USR1
-.venv/bin/python -m lib.study --profile paper --dataset cifar10 --data-dir data --seeds "$SLURM_ARRAY_TASK_ID" \
-  --variants "$variants" --device cuda &
-study=$!
-wait "$study"
-status=$?
-while kill -0 "$study" 2>/dev/null; do  # the signal ended the waiting, not the study
-  wait "$study"
-  status=$?
-done
-exit "$status"
+source report/slurm/requeue.sh
+until_time_is_over "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID" \
+  .venv/bin/python -m lib.study --profile paper --dataset cifar10 --data-dir data --seeds "$SLURM_ARRAY_TASK_ID" \
+  --variants "$variants" --device cuda
