@@ -147,7 +147,7 @@ def gates(results: list[Result]) -> pd.DataFrame:
 
 def dead_scales(arms: Arms, below: float = 0.01) -> pd.DataFrame:
     """Layer (a `place`, in forward order) × variant: the share of the channels whose scale |γ| is below that at the best epoch,
-    the mean over the seeds; of variants whose norms have a γ."""
+    the mean over the seeds. Variants without a γ are left out."""
 
     def shares(result: Result) -> pd.Series:
         scales = {name: p for name, p in result.model().named_parameters() if name.endswith("weight") and p.ndim == 1}
@@ -155,7 +155,8 @@ def dead_scales(arms: Arms, below: float = 0.01) -> pd.DataFrame:
             {place(name.removesuffix(".weight")): (p.abs() < below).double().mean().item() for name, p in scales.items()}
         )
 
-    return pd.DataFrame({v: pd.concat([shares(r) for r in results], axis=1).mean(axis=1) for v, results in arms.items()})
+    found = {v: pd.concat([shares(r) for r in results], axis=1).mean(axis=1) for v, results in arms.items()}
+    return pd.DataFrame({v: values for v, values in found.items() if len(values)})
 
 
 def by_batch_size(swept: Arms, usual: int) -> pd.DataFrame:

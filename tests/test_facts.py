@@ -2,10 +2,12 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from safetensors.torch import load_file
 from scipy import stats as scipy_stats
 from sklearn.metrics import f1_score
@@ -426,6 +428,8 @@ def test_dead_scales_are_those_of_the_stored_weights(smoke):
     assert list(shares.index)[:2] == ["stem", "1.1.1"] and len(shares) == 7 and list(shares.columns) == ["bin", "in"]
     scales = [load_file(result.path / "best.safetensors")["layer3.0.norm2.weight"] for result in found["in"]]
     assert shares.loc["3.1.2", "in"] == pytest.approx(np.mean([(scale.abs() < 1).double().mean() for scale in scales]))
+    without = [SimpleNamespace(model=lambda: torch.nn.Sequential(torch.nn.Conv2d(3, 3, 1)))]
+    pd.testing.assert_frame_equal(facts.dead_scales(found | {"nn": without}, below=1.0), shares)
     assert 0 < shares.loc["3.1.2", "in"] < 1 and (facts.dead_scales(found, below=0.0) == 0).all(axis=None)
 
 
