@@ -112,7 +112,7 @@ class Data:
         return Split(torch.cat(parts).permute(0, 3, 1, 2), split.labels)
 
     def batch(self, plan: Tensor) -> tuple[Tensor, Tensor]:
-        """The same, normalized, as float32 (B, 3, H, W) in channels-last memory, and the labels (B,)."""
+        """The images of a plan's rows, normalized, float32 (B, 3, H, W) in channels-last memory, and their labels (B,)."""
         images, (scale, offset) = self.cropped(plan), self.scale_and_offset
         # A row of pixels at a time: the last dimension is then wide enough for vector registers.
         x = images.flatten(2).float().mul_(scale.repeat(images.shape[2])).sub_(offset.repeat(images.shape[2]))
@@ -175,7 +175,7 @@ def own_augmentation(dataset: str) -> dict[str, str]:
 
 
 def folder_path(dataset: str) -> Path:
-    """Of folder:PATH; a relative PATH starts at the project's top folder, wherever a notebook or a command was started."""
+    """The folder that folder:PATH names; a relative PATH starts at the project's top folder, wherever a command was started."""
     return ROOT / Path(dataset.removeprefix("folder:")).expanduser()
 
 
@@ -289,8 +289,7 @@ def epoch_plan(data: Data, batch_size: int, how: str, seed: int, epoch: int) -> 
 
 def mirrored(size: int) -> Tensor:
     """For the places -PAD to size + PAD of a line of pixels, the places within it, mirrored at the first and the last."""
-    place = torch.arange(-PAD, size + PAD) % (2 * size - 2)
-    return torch.minimum(place, 2 * size - 2 - place)
+    return torch.from_numpy(np.pad(np.arange(size), PAD, mode="reflect"))
 
 
 def within(distance: Tensor, size: int) -> Tensor:
@@ -298,10 +297,9 @@ def within(distance: Tensor, size: int) -> Tensor:
     return (distance >= 0) & (distance < size)
 
 
-def eval_batches(data: Data, split: Split) -> Iterator[tuple[Tensor, Tensor]]:
+def eval_batches(data: Data, split: Split) -> Iterator[Tensor]:
     """The images as they are, in order, normalized: as many at a time as have the pixels of 500 CIFAR-10 images, on a GPU of
     5,000, which takes each batch as a few hundred launches whatever its size."""
     pixels = (5000 if split.images.is_cuda else 500) * 32 * 32
     at_once = max(1, pixels // (split.images.shape[2] * split.images.shape[3]))
-    for images, labels in zip(split.images.split(at_once), split.labels.split(at_once), strict=True):
-        yield data.normalize(images), labels
+    return map(data.normalize, split.images.split(at_once))

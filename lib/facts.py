@@ -1,8 +1,8 @@
 """What the stored trainings say, as tidy DataFrames: one row for each subject, fractions unrounded, and no sentences.
 
 A group of trainings is `arms`: variant -> its finished trainings (lib.engine.store.Result), one for each seed. Frames are
-indexed by variant unless said. Where a training failed (it diverged, or fell back to chance), its variant has NaN: no number
-is of the lucky seeds alone.
+indexed by variant unless said. Where a training failed (it diverged, or fell back to chance), its variant's scores are NaN:
+none is of the lucky seeds alone.
 """
 
 import itertools
@@ -74,7 +74,7 @@ def per_class(arms: Arms, classes: tuple[str, ...], score: str = "f1") -> pd.Dat
     return pd.DataFrame({v: sum(map(of_classes, results)) / len(results) for v, results in arms.items()}).rename_axis("class")
 
 
-def answers(arms: Arms) -> stats.Arms:
+def answers(arms: Arms) -> stats.Answers:
     """Which test images each training has right, of the variants of which none failed."""
     return {v: [result.correct() for result in results] for v, results in arms.items() if not any(r.failed for r in results)}
 
@@ -128,6 +128,7 @@ def jitter(arms: Arms) -> pd.DataFrame:
 
 
 def histories(arms: Arms) -> dict[str, list[pd.DataFrame]]:
+    """Variant -> the history of each of its trainings."""
     return {variant: [result.history for result in results] for variant, results in arms.items()}
 
 
@@ -227,7 +228,7 @@ def in_training(arms: Arms) -> pd.Series:
     where `trainings` has that of the kept weights in evaluation; means over the seeds."""
 
     def at_best(result):
-        return result.history.set_index("epoch")["train_accuracy"].get(result.best_epoch, np.nan)
+        return np.nan if result.failed else result.history.set_index("epoch")["train_accuracy"][result.best_epoch]
 
     return pd.Series({v: np.mean([at_best(result) for result in results]) for v, results in arms.items()}, dtype=float)
 

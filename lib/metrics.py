@@ -38,5 +38,5 @@ def confusion(labels: np.ndarray, predictions: np.ndarray, classes: tuple[str, .
 
 
 def quantiles(features: np.ndarray) -> dict[str, float]:
-    """The 1st, 20th, 80th and 99th percentile of all values of the penultimate features (N, 64)."""
+    """The 1st, 20th, 80th and 99th percentile of all values of the penultimate features (N, channels)."""
     return {name: float(value) for name, value in zip(QUANTILES, np.quantile(features, list(QUANTILES.values())), strict=True)}

@@ -64,7 +64,7 @@ class Norm2d(nn.Module):
         self.check(x)
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         m, v = moments(wide)
-        scale, shift = self.table(m, v, x.shape[2] * x.shape[3])
+        scale, shift = self.scale_and_shift(m, v, x.shape[2] * x.shape[3])
         return (image(scale) * (wide - image(m)) + image(shift)).to(x.dtype)
 
     def check(self, x: Tensor) -> None:
@@ -85,7 +85,7 @@ class Norm2d(nn.Module):
 class LayerNorm2d(Norm2d):
     """Layer normalization over (C, H, W) of each image: nn.GroupNorm(1, C)."""
 
-    def table(self, m, v, pixels):
+    def scale_and_shift(self, m, v, pixels):
         mu, var = pool(m, v, dim=1)  # (N, 1)
         rstd = (var + self.eps).rsqrt().expand_as(m)
         return self.affine_map(rstd, rstd * (m - mu))
@@ -100,7 +100,7 @@ class GroupNorm2d(Norm2d):
             raise ValueError(f"{num_groups!r} groups do not divide {num_channels} channels; give a divisor of it")
         self.num_groups = num_groups
 
-    def table(self, m, v, pixels):
+    def scale_and_shift(self, m, v, pixels):
         m_grouped, v_grouped = (t.view(len(m), self.num_groups, -1) for t in (m, v))  # (N, G, C/G)
         mu, var = pool(m_grouped, v_grouped, dim=2)  # (N, G, 1)
         rstd = (var + self.eps).rsqrt()
@@ -112,6 +112,7 @@ class GroupNorm2d(Norm2d):
 
 
 def check_map_size(module: nn.Module, x: Tensor) -> None:
+    """ValueError for maps of one pixel, whose channels have no variance."""
     if x.shape[2] * x.shape[3] < 2:
         raise ValueError(
             f"{type(module).__name__} was given maps of {x.shape[2]}×{x.shape[3]}; with one value per channel and image "
@@ -132,7 +133,7 @@ class InstanceNorm2d(Norm2d):
         super().check(x)
         check_map_size(self, x)
 
-    def table(self, m, v, pixels):
+    def scale_and_shift(self, m, v, pixels):
         return self.affine_map((v + self.eps).rsqrt(), torch.zeros_like(m))
 
 
@@ -178,7 +179,7 @@ class BatchNorm2d(Norm2d):
             self.running_var.lerp_(unbiased.to(self.running_var.dtype), weight)
         return mu, var
 
-    def table(self, m, v, pixels):
+    def scale_and_shift(self, m, v, pixels):
         mu, var = self.statistics(m, v, pixels)
         rstd = (var + self.eps).rsqrt().expand_as(m)
         return self.affine_map(rstd, rstd * (m - mu))
@@ -202,7 +203,7 @@ class BatchInstanceNorm2d(BatchNorm2d):
         super().check(x)
         check_map_size(self, x)
 
-    def table(self, m, v, pixels):
+    def scale_and_shift(self, m, v, pixels):
         mu, var = self.statistics(m, v, pixels)
         batch, instance = self.rho * (var + self.eps).rsqrt(), (1 - self.rho) * (v + self.eps).rsqrt()
         return self.affine_map(batch + instance, batch * (m - mu))
@@ -239,6 +240,7 @@ NORMS = {
 
 
 def groups(channels: int, group_size: int) -> int:
+    """How many groups of that size so many channels make. ValueError if it does not divide them."""
     if not isinstance(group_size, int) or group_size < 1 or channels % group_size:
         raise ValueError(f"groups of {group_size!r} channels do not divide {channels} channels; give a divisor of it")
     return channels // group_size

@@ -11,7 +11,7 @@ import seaborn as sns
 from IPython.display import HTML, Markdown, display
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from scipy.optimize import isotonic_regression
 
 from lib.study import NAMES
@@ -44,7 +44,8 @@ USED: dict[str, tuple] = {}  # in the figure that is being drawn
 
 
 def style_of(name: str) -> tuple:
-    return STYLES.get(name) or USED.setdefault(name, OTHERS[len(USED) % len(OTHERS)])
+    """Colour and line style of a variant, or of what is none: the next of OTHERS."""
+    return USED.setdefault(name, STYLES.get(name) or OTHERS[len(USED.keys() - STYLES.keys()) % len(OTHERS)])
 
 
 def setup() -> None:
@@ -68,14 +69,14 @@ def show(fig: Figure, caption: str, alt: str = "") -> None:
     """A figure and its caption, which the report numbers; `alt` says what to see to those who cannot, else the caption does."""
     display(fig, metadata={"alt": alt or caption})
     plt.close(fig)
-    USED.clear()
     display(Markdown(f"_{caption}_"), metadata={"caption": "figure", "data": csv(points(fig))})
+    USED.clear()
 
 
 def points(fig: Figure) -> pd.DataFrame:
-    """What the lines and dots of a figure show, for who wants the numbers. Columns: panel, series (its label, or the variant
-    whose colour it has), x, y."""
-    variants, frames = {color: NAMES[name] for name, (color, _) in STYLES.items()}, []
+    """What the lines and dots of a figure show, for who wants the numbers. Columns: panel, series (its label, or what
+    `style_of` gave its colour to), x, y."""
+    names, frames = {color: NAMES.get(name, name) for name, (color, _) in USED.items()}, []
     for number, ax in enumerate(fig.axes, start=1):
         panel = ax.get_title("left") or ax.get_ylabel() or ax.get_xlabel() or str(number)
         artists = [
@@ -85,7 +86,7 @@ def points(fig: Figure) -> pd.DataFrame:
         artists += [(dots, dots.get_facecolor()[0], dots.get_offsets()) for dots in scattered]
         for artist, color, places in artists:
             name = str(artist.get_label())
-            series = variants.get(mpl.colors.to_hex(color).upper(), "") if name.startswith("_") else name
+            series = names.get(mpl.colors.to_hex(color).upper(), "") if name.startswith("_") else name
             frames.append(pd.DataFrame(np.asarray(places, float), columns=["x", "y"]).assign(panel=panel, series=series))
     found = pd.concat([pd.DataFrame(columns=["panel", "series", "x", "y"]), *frames])
     return found.map(lambda value: f"{value:.6g}" if isinstance(value, float) else value)
@@ -112,11 +113,9 @@ def table_html(frame: pd.DataFrame, digits: int = 3) -> str:
     return frame.to_html(index=False, border=0, float_format=number, na_rep="–", classes="report", justify="left")
 
 
-def mean_band(frames: list[pd.DataFrame], column: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Epochs, and mean, minimum and maximum over the seeds that still ran in that epoch."""
-    by_epoch = pd.concat(frames).groupby("epoch")[column]
-    mean = by_epoch.mean()
-    return mean.index.to_numpy(), mean.to_numpy(), by_epoch.min().to_numpy(), by_epoch.max().to_numpy()
+def seed_mean(frames: list[pd.DataFrame], column: str) -> pd.Series:
+    """Epoch -> the mean over the trainings that still ran then."""
+    return pd.concat(frames).groupby("epoch")[column].mean()
 
 
 PARTS = {"train": ("training", "#0072B2"), "val": ("validation", "#D55E00")}
@@ -130,7 +129,7 @@ def is_long(frames: list[pd.DataFrame]) -> bool:
 def log_ticks(axis) -> None:
     """Plain numbers at 1, 2, 5, 10, … on a logarithmic axis."""
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(ScalarFormatter())
+    axis.set_major_formatter("{x:g}")
     axis.set_minor_formatter(NullFormatter())
 
 
@@ -197,10 +196,9 @@ def error_curves(histories: dict[str, list[pd.DataFrame]]) -> Figure:
         ends = {}
         for variant, frames in histories.items():
             color, style = style_of(variant)
-            epochs, mean, *_ = mean_band(frames, f"{part}_accuracy")
             width = SMOOTHED if is_long(frames) else 1
-            error = 100 * (1 - pd.Series(mean).rolling(width, center=True, min_periods=1).median())
-            ax.plot(epochs, error, color=color, linestyle=style)
+            error = 100 * (1 - seed_mean(frames, f"{part}_accuracy").rolling(width, center=True, min_periods=1).median())
+            ax.plot(error, color=color, linestyle=style)
             ends[variant] = error.iloc[-1]
         epoch_axis(ax)
         ax.set_xlim(1, max(len(frame) for frames in histories.values() for frame in frames))

@@ -56,7 +56,7 @@ class ResNet(nn.Module):
                 raise ValueError(f"{name} is {value!r}; it must be an integer of at least {least}")
         if initialization not in INITIALIZATIONS:
             raise ValueError(f"unknown initialization {initialization!r}; allowed are {', '.join(INITIALIZATIONS)}")
-        self.n, self.r, self.norm = n, r, norm
+        self.n, self.norm = n, norm
         self.conv1 = conv3x3(3, 16, 1, norm)
         self.norm1 = make_norm(norm, 16, group_size)
         self.layer1 = self.stage(16, 16, 1, group_size)  # (N, 16, H, W)

@@ -69,6 +69,8 @@ class Run:
         allow("model", self.model, tuple(NORMS_OF))
         allow("norm", self.norm, NORMS_OF[self.model])
         allow("activation", self.activation, tuple(ACTIVATIONS) if self.model == "cnn" else ("relu",))
+        if not isinstance(self.only_classes, str):
+            raise ValueError(f"only_classes is {self.only_classes!r}; it must be text, as in 0-4, or empty for all classes")
         if self.only_classes and self.classes != len(kept := data.class_range(self.only_classes)):
             raise ValueError(f"classes (r) is {self.classes}, but only_classes {self.only_classes} has {len(kept)}")
         if not isinstance(self.init, str) or (self.init == "imagenet" and self.model != "resnet50"):
@@ -93,9 +95,8 @@ class Run:
         for name, least in (("train_size", 8), ("patience", 1)):
             if getattr(self, name) is not None:
                 at_least(name, getattr(self, name), least, int)
-        for name in ("lr", "clip_norm"):
-            value = getattr(self, name)
-            if not (name == "clip_norm" and value is None) and not (is_number(value, float) and 0 < value < np.inf):
+        for name, value in (("lr", self.lr), ("clip_norm", 1.0 if self.clip_norm is None else self.clip_norm)):
+            if not (is_number(value, float) and 0 < value < np.inf):
                 raise ValueError(f"{name} is {value!r}; it must be a number above 0")
         if not is_number(self.gate, float) or not 0 <= self.gate <= 1:
             raise ValueError(f"gate is {self.gate!r}; it must be a number from 0 to 1")
@@ -104,7 +105,9 @@ class Run:
                 object.__setattr__(self, field.name, float(getattr(self, field.name)))
         if self.ghost_batch is not None:
             at_least("ghost_batch", self.ghost_batch, 2, int)
-            allow("norm with a ghost_batch", self.norm, ("torch_bn", "bn", "bin") if self.model == "resnet" else ())
+            if self.model != "resnet":
+                raise ValueError(f"ghost_batch is {self.ghost_batch}, but model is {self.model}; only the resnet takes one")
+            allow("norm with a ghost_batch", self.norm, ("torch_bn", "bn", "bin"))
         if self.momentum >= 1:
             raise ValueError(f"momentum is {self.momentum}; it must be below 1")
         if self.norm == "gn" and 16 % self.group_size:
@@ -115,7 +118,7 @@ class Run:
     @property
     def splits(self) -> tuple[str, ...]:
         """What it is scored on when it is finished."""
-        return tuple(split for split in SPLITS if not (self.probe and split == "test"))
+        return SPLITS[:2] if self.probe else SPLITS
 
     @property
     def data_name(self) -> str:
@@ -150,15 +153,18 @@ class Run:
 
 
 def is_number(value, kind) -> bool:
+    """Whether it is an int, or where `kind` is float an int or a float; True and False are neither."""
     return isinstance(value, (int, float) if kind is float else int) and not isinstance(value, bool)
 
 
 def allow(name: str, value, allowed: tuple) -> None:
+    """ValueError for a value that is none of `allowed`."""
     if value not in allowed:
         raise ValueError(f"unknown {name} {value!r}; allowed are {', '.join(allowed)}")
 
 
 def at_least(name: str, value, least, kind) -> None:
+    """ValueError for what is no finite number of this kind, or below `least`."""
     word = "an integer" if kind is int else "a number"
     if not is_number(value, kind) or not least <= value < np.inf:
         raise ValueError(f"{name} is {value!r}; it must be {word} of at least {least}")

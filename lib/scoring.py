@@ -20,7 +20,7 @@ from lib import metrics
 from lib.data import Data, Split
 from lib.engine.files import write_file
 from lib.engine.machine import check_device, full_float32, one_cpu_thread
-from lib.engine.store import Result
+from lib.engine.store import MODEL, Result, read_sums
 from lib.shifts import blurred, brighter, compressed, noisy, with_contrast, with_saturation
 
 #: name -> what changes the images, and five strengths of it, from the weakest
@@ -102,18 +102,22 @@ def score_shifted(result: Result, data: Data) -> pd.DataFrame:
 
 def kept(result: Result, name: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
     """What the CSV file of this name beside the run says, where it is of the run's weights; else it is made and written."""
-    file, of = result.path / name, weights_sum(result)
+    if known(result, name) is None:
+        write_file(result.path / name, make().assign(weights=weights_sum(result)).to_csv(index=False).encode())
+    return known(result, name)
+
+
+def known(result: Result, name: str) -> pd.DataFrame | None:
+    """What `kept` has written for these weights; None if there is nothing."""
     try:
-        known = pd.read_csv(file)["weights"].eq(of).all()
+        frame = pd.read_csv(result.path / name)
+        return frame.drop(columns="weights") if frame["weights"].eq(weights_sum(result)).all() else None
     except (OSError, ValueError, KeyError):  # it is not there, or damaged
-        known = False
-    if not known:
-        write_file(file, make().assign(weights=of).to_csv(index=False).encode())
-    return pd.read_csv(file).drop(columns="weights")
+        return None
 
 
 def of_all(score: Callable, arms: dict[str, list[Result]], data: Data) -> pd.DataFrame:
-    """What `shifted` or `reliability` say of every run that did not diverge, below each other: the columns variant and run (its
+    """What `shifted` or `reliability` say of every run that did not fail, below each other: the columns variant and run (its
     number) come before the others."""
     runs = {(variant, i): run for variant, results in arms.items() for i, run in enumerate(results) if not run.failed}
     frames = {key: score(run, data) for key, run in runs.items()}
@@ -157,5 +161,4 @@ def reliability(result: Result, data: Data) -> pd.DataFrame:
 
 def weights_sum(result: Result) -> str:
     """The SHA-256 of the run's weights, as its SHA256SUMS says it."""
-    lines = (result.path / "SHA256SUMS").read_text().splitlines()
-    return next(line.split()[0] for line in lines if line.endswith("best.safetensors"))
+    return read_sums(result.path)[MODEL]

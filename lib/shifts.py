@@ -1,7 +1,7 @@
 """Test images as another camera would have taken them: with less contrast, darker, blurred, noisy, pale or compressed.
 
-Each function takes images uint8 (N, 3, H, W) and returns such images: clipped to 0 … 255 and rounded. The same images give the
-same result. ValueError for a strength that cannot be.
+Each function takes images uint8 (N, 3, H, W) and returns such images: clipped to 0 … 255 and rounded, but for the saturation,
+which torchvision rounds down. The same images give the same result. ValueError for a strength that cannot be.
 """
 
 import torch
@@ -27,11 +27,11 @@ def brighter(images: Tensor, shift: float) -> Tensor:
 
 def blurred(images: Tensor, sigma: float) -> Tensor:
     """The image under a Gaussian with a standard deviation of `sigma` pixels, cut off at 4 of them and mirrored at the image's
-    outermost pixels: 0 leaves the image as it is. `sigma` is below a quarter of the image's shorter side."""
+    outermost pixels: 0 leaves the image as it is. 4 `sigma` and a half are below the shorter side."""
     at_least("blur", sigma, 0, float)
     reach = int(4 * sigma + 0.5)
     if reach >= min(images.shape[2:]):
-        raise ValueError(f"blur is {sigma!r}; it must be below {min(images.shape[2:]) / 4:g}, a quarter of the shorter side")
+        raise ValueError(f"blur is {sigma!r}; it must be below {(min(images.shape[2:]) - 0.5) / 4:g} for these images")
     return levels(functional.gaussian_blur(images.float(), 2 * reach + 1, sigma)) if reach else images
 
 

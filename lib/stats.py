@@ -16,7 +16,7 @@ import pandas as pd
 from scipy import optimize
 from scipy import stats as scipy_stats
 
-Arms = dict[str, list[np.ndarray]]  # name -> right or wrong, bool (N,), of each of its runs on the same N images
+Answers = dict[str, list[np.ndarray]]  # name -> right or wrong, bool (N,), of each of its runs on the same N images
 
 
 class Contrast(NamedTuple):
@@ -32,14 +32,14 @@ class Variances(NamedTuple):
     freedom: int  # degrees of freedom of both
 
 
-def variances(arms: Arms) -> Variances:
+def variances(arms: Answers) -> Variances:
     """Pooled over the arms as in an analysis of variance; zeros where no arm has two runs."""
     freedom = sum(len(runs) - 1 for runs in arms.values())
     squares = [[len(runs) * np.var(np.mean(runs, 1)), len(runs) * np.var(runs, 0).mean()] for runs in arms.values()]
     return Variances(*(np.sum([[0, 0], *squares], 0) / max(freedom, 1)), freedom)
 
 
-def contrast(weights: dict[str, float], arms: Arms) -> Contrast:
+def contrast(weights: dict[str, float], arms: Answers) -> Contrast:
     """A weighted sum of the arms' accuracies, as {"gn": 1, "bn": -1}, with its 95 % interval: Student's t for the seeds, normal
     for the images. All `arms` inform the spread between runs. Where each has one run, the interval is of the images only.
 
@@ -74,7 +74,7 @@ def holm(p: np.ndarray) -> np.ndarray:
     return corrected[order.argsort()]
 
 
-def table(contrasts: dict[str, dict[str, float]], arms: Arms) -> pd.DataFrame:
+def table(contrasts: dict[str, dict[str, float]], arms: Answers) -> pd.DataFrame:
     """A row for each named contrast: value, low, high, p, and `clear`: Holm's p of the table below 0.05. Where no arm has a
     second run, nothing is clear: another seed is not known."""
     values = [contrast(weights, arms) for weights in contrasts.values()]

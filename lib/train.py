@@ -6,7 +6,7 @@ import sys
 import time
 from argparse import BooleanOptionalAction
 from collections.abc import Generator
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 
 import numpy as np
 import torch
@@ -34,25 +34,25 @@ def fit(run: Run, outputs="outputs", data_dir="data", device=None, progress: boo
     memory; what is complete stays.
     """
     outputs, data_dir = files.check_folder("outputs", outputs), files.check_folder("data_dir", data_dir)
-    finished = store.find(run, outputs)
-    result = finished or complete(run, outputs, data_dir, device, progress, data)
-    store.write_results(outputs, must=not finished)
+    stored = store.find(run, outputs)
+    result = stored or train_to_end(run, outputs, data_dir, device, progress, data)
+    store.write_results(outputs, must=not stored)
     return result
 
 
-def complete(run: Run, outputs, data_dir, device=None, progress: bool = False, data=None, start: dict | None = None) -> Result:
+def train_to_end(run: Run, outputs, data_dir, device=None, progress: bool = False, data=None, start=None) -> Result:
     """The finished run, trained now as far as it must be; one process at a time. `start`: its first weights, if known."""
     device = machine.check_device(device)
-    start = weights.initial_weights(run, outputs) if start is None else start
     with machine.prepared(device):
-        without_pause(parts(run, outputs, data or load_data(run, data_dir), device, progress, start))
+        without_pause(training(run, outputs, data or load_data(run, data_dir), device, progress, start))
     return Result(run, outputs)
 
 
-def parts(
-    run: Run, outputs, data: data_module.Data, device: torch.device, progress: bool, start: dict, at_once: int = 1
+def training(
+    run: Run, outputs, data: data_module.Data, device: torch.device, progress: bool, start: dict | None, at_once: int = 1
 ) -> Generator:
-    """`complete` on a device that is prepared, with a pause wherever another of `at_once` trainings may have its turn."""
+    """`train_to_end` on a device that is prepared, with a pause wherever another of `at_once` trainings may have its turn."""
+    start = weights.initial_weights(run, outputs) if start is None else start
     folder = Folder(run, outputs)
     with (yield from folder.locked(say=tqdm.write)):
         folder.set_damage_aside(say=tqdm.write)
@@ -61,6 +61,7 @@ def parts(
 
 
 def load_data(run: Run, data_dir) -> data_module.Data:
+    """The data that this run sees. ValueError if they are not those it was made for, or it cannot be trained on them."""
     data = data_module.load(run.dataset, data_dir, run.split_seed, run.train_size, run.only_classes)
     check_data(run, data)
     if run.data_hash != data_module.fingerprint(run.dataset):
@@ -120,7 +121,8 @@ def new_optimizer(run: Run, model: nn.Module) -> torch.optim.Optimizer:
 def train(
     run: Run, data: data_module.Data, folder: Folder, device: torch.device, progress: bool, start: dict, at_once: int
 ) -> Generator:
-    folder.write_json("config.json", vars_of(run))
+    """Every epoch that is missing, each with its checkpoint, then the scores; with pauses as in `training`."""
+    folder.write_json("config.json", asdict(run) | {"code_version": run.code})
     model = new_model(run)
     weights.start_from(model, start, data)
     model.to(device, memory_format=torch.channels_last)
@@ -137,7 +139,7 @@ def train(
     done, total = (epochs * trainer.steps for epochs in (state["epoch"], run.epochs))
     bar = tqdm(total=total, initial=done, desc=run.id, unit="batch", disable=not progress)
     with bar:
-        while not finished(run, state):
+        while not is_over(run, state):
             epoch = state["epoch"] + 1
             row = {"epoch": epoch, "lr": learning_rate(run, epoch - 0.5)}
             row |= yield from trainer.paused_epoch(epoch, bar)
@@ -159,13 +161,10 @@ def train(
     finish(run, model, data, folder, state)
 
 
-def finished(run: Run, state: dict) -> bool:
+def is_over(run: Run, state: dict) -> bool:
+    """Whether all epochs are trained, or patience or the loss ended it before."""
     stopped = run.patience is not None and state["epoch"] - state["best_epoch"] >= run.patience
     return state["epoch"] >= run.epochs or stopped or state["diverged"]
-
-
-def vars_of(run: Run) -> dict:
-    return {name: getattr(run, name) for name in run.__dataclass_fields__} | {"code_version": run.code}
 
 
 def cpu_copy(model: nn.Module) -> dict:
@@ -173,18 +172,18 @@ def cpu_copy(model: nn.Module) -> dict:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, data: data_module.Data, split: data_module.Split, loss: str = "cross_entropy") -> dict:
+def evaluate(model: nn.Module, data: data_module.Data, split: data_module.Split, criterion: str = "cross_entropy") -> dict:
     """Mean loss, accuracy, predictions (N,) and penultimate features (N, channels) of a split, in eval mode and float32."""
     model.eval()
     features, logits = [], []
-    for x, _ in data_module.eval_batches(data, split):
+    for x in data_module.eval_batches(data, split):
         f = model.features(x.contiguous(memory_format=torch.channels_last))
         features.append(f)
         logits.append(model.linear(f))
     features, logits = torch.cat(features), torch.cat(logits)
     predictions = logits.argmax(1)
     return {
-        "loss": loss_of(logits, split.labels, loss).item(),
+        "loss": loss_of(logits, split.labels, criterion).item(),
         "accuracy": (predictions == split.labels).double().mean().item(),
         "predictions": predictions.cpu().numpy(),
         "features": features.cpu().numpy(),

@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from lib import data as data_module
-from lib.data import ROOT
+from lib.data import ROOT, Data, epoch_plan, generator
 from lib.engine.store import without_pause
 from lib.run import Run
 
@@ -21,7 +20,7 @@ if os.access(ROOT, os.W_OK):  # before PyTorch chooses a place in /tmp, which mo
 
 
 def learning_rate(run: Run, epoch: float) -> float:
-    """At a time in epochs, counted from 0 and not whole: linear warm-up, then the schedule down to `run.epochs`."""
+    """The learning rate at `epoch`, a fraction from 0 to `run.epochs`: linear warm-up, then the schedule."""
     if epoch < run.warmup_epochs:
         return run.lr * epoch / run.warmup_epochs
     if run.schedule == "cosine":
@@ -42,7 +41,7 @@ class Trainer:
     eager_steps = 3  # before the capture: what PyTorch allocates or chooses at first use is then there
     turn = 250  # steps after which other trainings on the same GPU have their turn
 
-    def __init__(self, run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, data: data_module.Data):
+    def __init__(self, run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, data: Data):
         self.run, self.model, self.optimizer, self.data = run, model, optimizer, data.bordered(run.augment)
         self.count, self.steps = len(data.train), math.ceil(len(data.train) / run.batch_size)
         self.device = data.train.labels.device
@@ -57,7 +56,7 @@ class Trainer:
                 group["capturable"] = self.device.type == "cuda"
         self.full_loss = self.loss  # of a batch of the usual size
         if self.device.type == "cuda" and self.count >= run.batch_size:
-            self.full_loss = self.compiled()
+            self.full_loss = self.compiled_loss()
             torch.cuda.synchronize(self.device)  # what trainings on other streams share with this one is there
 
     def epoch(self, epoch: int, bar) -> dict[str, float]:
@@ -68,7 +67,7 @@ class Trainer:
         """`epoch`, with a pause wherever another training may have its turn."""
         start = time.perf_counter()
         self.model.train()
-        seed = data_module.generator(self.run.seed, epoch).initial_seed()
+        seed = generator(self.run.seed, epoch).initial_seed()
         with torch.random.fork_rng([self.device] if torch.cuda.is_available() and self.device.type == "cuda" else []):
             torch.default_generator.manual_seed(seed)  # of dropout: a resumed epoch drops what it would have dropped
             if self.device.type == "cuda":
@@ -105,7 +104,7 @@ class Trainer:
         return self.steps
 
     def plan_of(self, epoch: int) -> Tensor:
-        return data_module.epoch_plan(self.data, self.run.batch_size, self.run.augment, self.run.seed, epoch)
+        return epoch_plan(self.data, self.run.batch_size, self.run.augment, self.run.seed, epoch)
 
     def loss(self, plan: Tensor) -> tuple[Tensor, Tensor]:
         """Mean loss over the images of these rows of the plan, and how many of them the network has right."""
@@ -131,28 +130,28 @@ class Trainer:
         self.correct += correct
         self.at += 1
 
-    def compiled(self, **options):
+    def compiled_loss(self, **options):
         """`loss` through torch.compile, tried on one batch, which leaves no trace; as it is where there is no compiler."""
         torch._dynamo.reset()  # what was compiled for another run
         self.model.train()
         self.data.cropped(self.plan[:1])  # makes the bordered images, once, which is not to be compiled
-        compiled = torch.compile(self.loss, fullgraph=True, dynamic=False, **options)
+        fast = torch.compile(self.loss, fullgraph=True, dynamic=False, **options)
         buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
         try:
-            compiled(self.plan[: self.run.batch_size])[0].backward()
+            fast(self.plan[: self.run.batch_size])[0].backward()
         except (torch.OutOfMemoryError, torch.AcceleratorError):
             raise
         except RuntimeError as error:
             why = " ".join(str(error).strip().splitlines()[:2])
             tqdm.write(f"{self.run.id} is trained uncompiled, which is slower: torch.compile failed ({why})")
-            compiled = self.loss
+            fast = self.loss
         for buffer, before in buffers:
             buffer.copy_(before)
         self.optimizer.zero_grad()
-        return compiled
+        return fast
 
     def replay(self, size: int) -> None:
-        """The same on a GPU: the first steps one operation at a time, then all from the graph."""
+        """`step` on a GPU: the first ones operation by operation, then all from the graph."""
         if self.graph is None and self.eager_steps == 0:
             self.capture(size)
         if self.graph is None:
@@ -180,10 +179,10 @@ class Trainer:
             gc.enable()
 
 
-def loss_of(logits: Tensor, labels: Tensor, name: str) -> Tensor:
+def loss_of(logits: Tensor, labels: Tensor, criterion: str) -> Tensor:
     """Mean loss over logits (N, r) and labels (N,): cross-entropy (nats), or the mean squared or absolute difference between
     the logits and 1 for the true class, 0 for the others."""
-    if name == "cross_entropy":
+    if criterion == "cross_entropy":
         return F.cross_entropy(logits, labels)
     target = (labels[:, None] == torch.arange(logits.shape[1], device=labels.device)).to(logits.dtype)
-    return F.mse_loss(logits, target) if name == "mse" else F.l1_loss(logits, target)
+    return F.mse_loss(logits, target) if criterion == "mse" else F.l1_loss(logits, target)

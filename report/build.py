@@ -41,13 +41,15 @@ from lib.engine.jobs import end_with_parent
 from lib.plots import table_html
 from lib.run import Run
 from lib.study import EVERYTHING, NAMES, NOTEBOOKS, Study
-from report import probes, saved
+from report import landscape, probes, saved
 from report.page import first_page
 
 HERE = Path(__file__).resolve().parent
 SOURCES = ROOT / "notebooks"
 SCORED = ("10_shifted_images", "11_calibration")  # which score stored models anew
-PART_TWO, LAST = "06_training_recipe", "13_discussion"  # the first section of part II, and the one that reads the others' facts
+PART_TWO, LAST = "06_training_recipe", "14_discussion"  # the first section of part II, and the one that reads the others' facts
+#: section -> what was tried, before the study and after, and is shown there as far as it is there
+TRIED = {"01_resnet_bn": probes.plan, "12_norm_or_recipe": probes.tried_later, "13_why": probes.tried_later}
 #: The groups of runs as the appendix names them.
 GROUPS = {
     "sweep": "batch sizes (sweep)",
@@ -100,15 +102,15 @@ def fingerprint(source: Path, study: Study, parameters: dict) -> str:
     """Changes with anything an execution depends on: the notebook, the code, the parameters, its runs' results and which of
     their models are kept."""
     needed = study.runs_of(NOTEBOOKS[source.stem])
-    shown = {"01_resnet_bn": probes.plan, "12_norm_or_recipe": probes.tried_later}  # what was tried, before the study and after
-    if source.stem in shown:
-        needed += [run for planned in shown[source.stem]().values() for run in planned]
+    if source.stem in TRIED:
+        needed += [run for planned in TRIED[source.stem]().values() for run in planned]
     paths = [store.Folder(run, study.outputs).path for run in needed]
     sums = [
         ((path / store.SUMS).read_text(), (path / store.MODEL).is_file()) if (path / store.SUMS).is_file() else "missing"
         for path in paths
     ]
     read = [facts_of(study, name) for name in NOTEBOOKS if name != LAST and source.stem == LAST]
+    read += [(path / landscape.FILE).is_file() for path in paths if source.stem in TRIED]
     return sha256(repr((sorted(parameters.items()), code_of(source), sums, read)).encode())
 
 
@@ -404,7 +406,7 @@ def build(study: Study, target: Path, jobs: int, sources: Path = SOURCES, finish
     own_kernel()
     left_out = waiting(study) if finished else {}
     shown = [name for name in NOTEBOOKS if name not in left_out]
-    if not shown:
+    if not any(NOTEBOOKS[name] for name in shown):  # some need none of the study's runs
         raise ValueError(f"finished is given, but no section has all its runs in {study.outputs}; train them, or leave it out")
     folder = notebook_folder(study)
     if folder.parent.resolve() == sources.resolve():

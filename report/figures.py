@@ -19,7 +19,7 @@ from lib.plots import (
     epoch_axis,
     label_ends,
     log_ticks,
-    mean_band,
+    seed_mean,
     style_of,
 )
 
@@ -57,6 +57,21 @@ def forest(ax, rows: pd.DataFrame, order=None) -> None:
     ax.axvline(0, color="black", linewidth=0.8)
     ax.set_yticks(range(len(order)), [NAMES.get(name, name) for name in order])
     ax.set_ylim(-0.6, len(order) - 0.4)
+
+
+def lines(ax, rows: pd.DataFrame) -> None:
+    """A line for each variant over the rows of a frame, row × variant, whose names stand below."""
+    for variant, values in rows.items():
+        ax.plot(range(len(rows)), values, color=style_of(variant)[0], linestyle=style_of(variant)[1])
+    ax.set_xticks(range(len(rows)), [name if isinstance(name, str) else f"{name:g}" for name in rows.index])
+    ax.set_xlim(0, max(len(rows) - 1, 1))
+
+
+def cross(ax, x: float, variant: str, number: int) -> None:
+    """A training that was lost: a cross at the bottom of a panel, off its scale, to the right of a `number` of others."""
+    aside = mpl.transforms.ScaledTranslation(number * 8 / 72, 0, ax.figure.dpi_scale_trans)
+    look = {"color": style_of(variant)[0], "markersize": 6, "markeredgewidth": 1.8}
+    ax.plot(x, 0.06, "x", transform=ax.get_xaxis_transform() + aside, **look)
 
 
 def by_batch(ax, rows: pd.DataFrame) -> None:
@@ -195,9 +210,9 @@ def growing(histories: dict[str, list[pd.DataFrame]], growth: pd.DataFrame) -> F
     ends = {}
     for variant, frames in histories.items():
         spread = [frame.assign(spread=frame["q99"] - frame["q01"]) for frame in frames]
-        epochs, mean, *_ = mean_band(spread, "spread")
-        left.plot(epochs, mean, color=style_of(variant)[0], linestyle=style_of(variant)[1])
-        ends[variant] = mean[-1]
+        mean = seed_mean(spread, "spread")
+        left.plot(mean, color=style_of(variant)[0], linestyle=style_of(variant)[1])
+        ends[variant] = mean.iloc[-1]
     left.set_xlim(1, max(len(frame) for frames in histories.values() for frame in frames))
     left.set_yscale("log")
     log_ticks(left.yaxis)
@@ -287,9 +302,9 @@ def transfer(curves: dict[str, pd.DataFrame], share: float, histories: dict[str,
     left.set(title="precision (%)", xlabel="recall (%)", xlim=(0, 100), ylim=(0, 104))
     ends = {}
     for start, frames in histories.items():
-        epochs, mean, *_ = mean_band(frames, "val_accuracy")
-        right.plot(epochs, 100 * (1 - mean), "o-", color=style_of(start)[0], markersize=3)
-        ends[start] = 100 * (1 - mean[-1])
+        error = 100 * (1 - seed_mean(frames, "val_accuracy"))
+        right.plot(error, "o-", color=style_of(start)[0], markersize=3)
+        ends[start] = error.iloc[-1]
     longest = max((len(frame) for frames in histories.values() for frame in frames), default=1)
     right.set(title="validation error on the task (%)", xlim=(0.5, longest + 0.5), ylim=(0, None))
     epoch_axis(right)
@@ -297,14 +312,15 @@ def transfer(curves: dict[str, pd.DataFrame], share: float, histories: dict[str,
     return fig
 
 
-def accuracies(trainings: pd.DataFrame, versus: pd.DataFrame, reference: str) -> Figure:
-    """Test accuracy of every training (column test), and `versus` the reference's, from the lowest mean to the highest."""
-    order = trainings["test"].groupby(level=0).mean().sort_values().index
-    fig, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 1.9), sharey=True)
-    dots(left, 100 * trainings["test"], order)
+def accuracies(values: pd.Series, versus: pd.DataFrame, label: str, reference: str) -> Figure:
+    """The accuracy of every training, indexed by what was trained, and `versus` the reference's, from the lowest mean to the
+    highest. `label`: of which images."""
+    order = values.groupby(level=0).mean().sort_values().index
+    fig, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 0.7 + 0.2 * len(order)), sharey=True)
+    dots(left, 100 * values, order)
     forest(right, versus, order)
-    left.set_xlabel("test accuracy (%)")
-    right.set_xlabel(f"mean minus {NAMES[reference]}'s (points)")
+    left.set_xlabel(label)
+    right.set_xlabel(f"mean minus that of {reference} (points)")
     return fig
 
 
@@ -399,8 +415,7 @@ def sweep(rows: pd.DataFrame) -> Figure:
         by_batch(ax, part)
         lost = part[part["value"].isna()].reset_index(drop=True)
         for i, row in lost.iterrows():
-            look = {"color": style_of(row["norm"])[0], "markersize": 6, "markeredgewidth": 1.8, "clip_on": False}
-            ax.plot(row["batch"], -0.04 + 0.09 * i, "x", transform=ax.get_xaxis_transform(), **look)
+            cross(ax, row["batch"], row["norm"], i)
         ax.set_title(title)
     for ax, part in zip(axes, parts, strict=True):  # now that the axis they share is known
         label_ends(ax, (100 * part.groupby("norm")["value"].last()).to_dict())
@@ -418,10 +433,8 @@ def headline(trainings: pd.DataFrame, sweep: pd.DataFrame, contrast: pd.DataFram
     by_batch(middle, scaled)
     middle.set(title=titles[1], ylabel="test accuracy (%)")
     label_ends(middle, (100 * scaled.groupby("norm")["value"].last()).to_dict())
-    for variant, values in contrast.items():
-        right.plot(range(len(values)), 100 * values, color=style_of(variant)[0], linestyle=style_of(variant)[1])
-    right.set_xticks(range(len(contrast)), [f"{level:g}".removeprefix("0") for level in contrast.index])
-    right.set(title=titles[2], xlabel="contrast", ylabel="test accuracy (%)", xlim=(0, len(contrast) - 1), ylim=(0, 100))
+    lines(right, 100 * contrast.rename(index=lambda level: f"{level:g}".removeprefix("0")))
+    right.set(title=titles[2], xlabel="contrast", ylabel="test accuracy (%)", ylim=(0, 100))
     label_ends(right, (100 * contrast.iloc[-1]).to_dict())
     return fig
 
@@ -480,11 +493,8 @@ def two_scores(rows: pd.DataFrame, label: str) -> Figure:
 def by_layer(shares: pd.DataFrame, label: str) -> Figure:
     """Shares (%) by layer, from input to output, a line for each variant: layer × variant, fractions. `label`: of what."""
     fig, ax = plt.subplots(figsize=(WIDTH, 1.9))
-    for variant, values in (100 * shares).items():
-        color, style = style_of(variant)
-        ax.plot(range(len(values)), values, color=color, linestyle=style)
-    ax.set_xticks(range(len(shares)), shares.index)
-    ax.set(xlim=(0, len(shares) - 1), xlabel="layer, from input to output", ylabel=label)
+    lines(ax, 100 * shares)
+    ax.set(xlabel="layer, from input to output", ylabel=label)
     label_ends(ax, (100 * shares.iloc[-1]).to_dict())
     return fig
 
@@ -576,10 +586,8 @@ def by_statistics(rows: pd.DataFrame, others: pd.DataFrame, titles: dict[str, st
 def spread_by_contrast(rows: pd.DataFrame) -> Figure:
     """The features' spread by the contrast of the images, relative: contrast (from 1 down) × variant."""
     fig, ax = plt.subplots(figsize=(WIDTH, 1.9))
-    for variant, values in rows.items():
-        ax.plot(range(len(rows)), values, color=style_of(variant)[0], linestyle=style_of(variant)[1])
-    ax.set_xticks(range(len(rows)), [f"{level:g}" for level in rows.index])
-    ax.set(title="relative spread of the features", xlabel="contrast", xlim=(0, len(rows) - 1), ylim=(0, None))
+    lines(ax, rows)
+    ax.set(title="relative spread of the features", xlabel="contrast", ylim=(0, None))
     label_ends(ax, rows.iloc[-1].to_dict())
     return fig
 
@@ -591,7 +599,7 @@ def surer_than_right(gaps: pd.DataFrame) -> Figure:
         color, style = style_of(variant)
         ax.plot(100 * values.index, 100 * values, color=color, linestyle=style, marker="o", markersize=2.5)
     ax.axhline(0, color="black", linewidth=0.8)
-    ax.set(title="confidence minus accuracy (points)", xlabel="confidence (%)", xlim=(100 * gaps.index[0], 100))
+    ax.set(title="confidence minus accuracy (points)", xlabel="confidence (%)", xlim=(100 * gaps.index[0] - 1, 100))
     label_ends(ax, (100 * gaps.iloc[-1]).to_dict())
     return fig
 
@@ -612,4 +620,62 @@ def sure_and_right(rows: pd.DataFrame) -> Figure:
         ax.set(title=NAMES[variant], xlim=(0, 100), ylim=(0, 100), aspect="equal", xticks=(0, 50, 100), yticks=(0, 50, 100))
     np.atleast_1d(axes)[0].set_ylabel("accuracy (%)")
     fig.supxlabel("mean confidence (%)", fontsize=9)
+    return fig
+
+
+def by_rate(rows: pd.DataFrame) -> Figure:
+    """Validation accuracy (%) by learning rate, a line for each norm; a cross where the training was lost. Columns: val (a
+    fraction), failed; indexed by norm and rate."""
+    fig, ax = plt.subplots(figsize=(WIDTH, 2.1))
+    ends, lost = {}, rows.index[rows["failed"]]
+    for norm, part in rows.groupby(level=0, sort=False):
+        color, style = style_of(norm)
+        reached = 100 * part["val"].droplevel(0).dropna()
+        ax.plot(reached.index, reached, color=color, linestyle=style, marker="o", markersize=3.5)
+        ends[norm] = reached.iloc[-1] if len(reached) else np.nan
+    ax.set_xscale("log")
+    rates = sorted(rows.index.unique(1))
+    ax.set_xticks(rates, [f"{rate:g}" for rate in rates])
+    ax.minorticks_off()
+    ax.set(xlim=(rates[0] / 1.1, rates[-1] * 1.1), xlabel="learning rate", ylabel="validation accuracy (%)")
+    for i, (norm, rate) in enumerate(lost):
+        cross(ax, rate, norm, sum(other == rate for _, other in lost[:i]))
+    label_ends(ax, ends)
+    return fig
+
+
+def by_epoch(rows: pd.DataFrame, titles: dict[str, str]) -> Figure:
+    """A panel for each column of `rows` that has a title, by epoch on a logarithmic axis, a line for each norm. `rows`: indexed
+    by norm and epoch."""
+    fig, axes = plt.subplots(1, len(titles), figsize=(WIDTH, 2.1))
+    for ax, (column, title) in zip(axes, titles.items(), strict=True):
+        values, ends = rows[column], {}
+        for norm, own in values.groupby(level=0, sort=False):
+            own = own.droplevel(0)
+            ax.plot(own, color=style_of(norm)[0], linestyle=style_of(norm)[1])
+            ends[norm] = own.iloc[-1]
+        ax.set_yscale("log")
+        log_ticks(ax.yaxis)
+        epoch_axis(ax, 6)
+        ax.margins(x=0)
+        ax.set_title(title)
+        label_ends(ax, ends)
+    return fig
+
+
+def length_and_rate(rows: pd.DataFrame, rates: pd.DataFrame) -> Figure:
+    """`length` of the weights by epoch, of rows indexed by norm and epoch; effective learning rates by layer, layer × norm."""
+    fig, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.1), width_ratios=(1, 2))
+    for norm, own in rows["length"].groupby(level=0, sort=False):
+        left.plot(own.droplevel(0), color=style_of(norm)[0], linestyle=style_of(norm)[1])
+    left.set_title("length of all weights")
+    epoch_axis(left, 6)
+    left.margins(x=0)
+    label_ends(left, rows["length"].groupby(level=0).last().to_dict())
+    lines(right, rates)
+    right.tick_params(axis="x", labelsize=6.5)
+    right.set_yscale("log")
+    log_ticks(right.yaxis)
+    right.set(title="effective learning rate", xlabel="layer, from input to output")
+    label_ends(right, rates.iloc[-1].to_dict() if len(rates) else {})
     return fig

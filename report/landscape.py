@@ -9,6 +9,7 @@ before; what was found lies beside the run as landscape.csv.
 
 import copy
 import sys
+from pathlib import Path
 
 import pandas as pd
 import torch
@@ -16,16 +17,18 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from lib.data import Data
-from lib.engine import machine
+from lib.engine import machine, store
 from lib.engine.commands import Parser, command
 from lib.engine.store import Result
+from lib.facts import place
 from lib.run import Run
-from lib.scoring import kept
+from lib.scoring import kept, known
 from lib.train import new_model, new_optimizer
 from lib.trainer import Trainer, learning_rate, loss_of
 from report import probes
 
 STEPS = (0.25, 0.5, 1.0, 2.0, 4.0)  # in learning rates
+FILE = "landscape.csv"
 BATCHES = 5  # of training images as they are, the same after every epoch
 
 
@@ -33,7 +36,7 @@ def landscape(result: Result, data: Data) -> pd.DataFrame:
     """A row for each epoch, batch and step: epoch, batch, rate (the learning rate in the middle of the epoch), step (in rates),
     loss at the start and `moved` loss there, `change` (by how much the gradient differs there, in lengths of the first one),
     and the length of every convolution's weights, the columns `|conv1|`, … in forward order."""
-    return kept(result, "landscape.csv", lambda: follow(result.run, data))
+    return kept(result, FILE, lambda: follow(result.run, data))
 
 
 def follow(run: Run, data: Data) -> pd.DataFrame:
@@ -82,6 +85,33 @@ def slope(model: nn.Module, x: Tensor, y: Tensor, criterion: str) -> tuple[float
     """The loss over a batch and its gradient, a tensor for each parameter."""
     loss = loss_of(model(x), y, criterion)
     return loss.item(), list(torch.autograd.grad(loss, list(model.parameters())))
+
+
+def followed(outputs: Path) -> pd.DataFrame:
+    """What is kept of the runs of `main`, with a column norm before the others; empty before any of them was followed."""
+    runs = {norm: store.find(run, outputs) for norm in probes.TUNED for run in probes.short(norm, (0,))}
+    frames = {norm: known(run, FILE) for norm, run in runs.items() if run}
+    columns = ["norm", "epoch", "batch", "rate", "step", "loss", "moved", "change"]
+    found = [frame.assign(norm=norm) for norm, frame in frames.items() if frame is not None]
+    return pd.concat([pd.DataFrame(columns=columns), *found]) if found else pd.DataFrame(columns=columns, dtype=float)
+
+
+def by_epoch(steps: pd.DataFrame) -> pd.DataFrame:
+    """Of `followed`, indexed by norm and epoch: `range` (of the loss along a step, nats) and `change` (of the gradient after a
+    step of one learning rate), the mean over the batches; `rate`; and the `length` of all convolutions' weights together."""
+    lengths = steps.filter(like="|")
+    steps = steps.assign(length=lengths.pow(2).sum(axis=1).pow(0.5)).drop(columns=lengths.columns)
+    one, batches = steps[steps["step"] == 1], steps.groupby(["norm", "epoch", "batch"], sort=False)["moved"]
+    ranges = (batches.max() - batches.min()).groupby(["norm", "epoch"], sort=False).mean()
+    return one.groupby(["norm", "epoch"], sort=False)[["change", "rate", "length"]].mean().assign(range=ranges)
+
+
+def effective_rates(steps: pd.DataFrame, epoch: int) -> pd.DataFrame:
+    """Of `followed`: learning rate over the square of the weights' length, layer (a `place`, in forward order) × norm, at the
+    end of an epoch: by so much a step turns weights of which only the direction counts."""
+    rows = steps[steps["epoch"] == epoch].groupby("norm", sort=False).first()
+    lengths = rows.filter(like="|").rename(columns=lambda name: place(name.strip("|").replace("conv", "norm")))
+    return lengths.pow(-2).mul(rows["rate"], axis=0).T
 
 
 def main(argv=None) -> int:

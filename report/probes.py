@@ -68,7 +68,7 @@ TUNING = {
 }
 
 #: 13: learning rates far from the study's, and for which norms; and ghost batches of BN, 128 being all images of a batch.
-RATED, RATES = ("bn", "gn", "nn"), (0.01, 0.032, 0.1, 0.32, 1.0, 3.2)
+RATED, RATES = ("bn", "gn", "nn"), (0.01, 0.032, 0.05, 0.1, 0.2, 0.32, 1.0, 3.2)
 GHOSTS = (128, 16, 8)
 #: 13: where BIN's gates are held. Held at 1 it is BN, and at 0 IN.
 GATES = {
@@ -135,13 +135,19 @@ def tried_later(seeds=(0,)) -> dict[str, list[Run]]:
 
 def validated(outputs: Path, plan: dict[tuple, list[Run]]) -> pd.DataFrame:
     """A row for each run of a plan, indexed by its name: `val`, the best validation accuracy, NaN where the run is not finished
-    yet or diverged, and whether it did."""
+    yet or failed, and whether it `failed`."""
     found = [(name, store.find(run, outputs)) for name, planned in plan.items() for run in planned]
-    rows = [
-        {"val": np.nan if not r or r.diverged else r.score(split="val"), "diverged": bool(r and r.diverged)} for _, r in found
-    ]
-    names = [name if isinstance(name, tuple) else (name,) for name, _ in found]
-    return pd.DataFrame(rows, index=pd.MultiIndex.from_tuples(names))
+    rows = [{"val": np.nan if not r or r.failed else r.score(split="val"), "failed": bool(r and r.failed)} for _, r in found]
+    return pd.DataFrame(rows, index=pd.Index([name for name, _ in found]))
+
+
+def versus(outputs: Path, plan: dict, base) -> pd.DataFrame:
+    """stats.table of validation accuracy: each name of a plan minus `base`; empty as long as a run is missing or failed."""
+    found = {name: [store.find(run, outputs) for run in planned] for name, planned in plan.items()}
+    if any(result is None or result.failed for results in found.values() for result in results):
+        return pd.DataFrame(columns=[*stats.Contrast._fields, "clear"], dtype=float)
+    right = {name: [result.correct("val") for result in results] for name, results in found.items()}
+    return stats.table({name: {name: 1, base: -1} for name in plan if name != base}, right)
 
 
 def plan(seeds=(0,)) -> dict[str, list[Run]]:

@@ -85,7 +85,7 @@ def features(model: nn.Module, data: data_module.Data, split: data_module.Split)
     """Penultimate features (N, channels) of a split, float32; its pixels are normalized by the mean and deviation of `data`."""
     device = check_device(None)
     model, data, split = model.to(device), data.to(device), split.to(device)
-    parts = (model.features(x.contiguous(memory_format=torch.channels_last)) for x, _ in data_module.eval_batches(data, split))
+    parts = (model.features(x.contiguous(memory_format=torch.channels_last)) for x in data_module.eval_batches(data, split))
     return torch.cat(list(parts)).cpu().numpy()
 
 

@@ -60,5 +60,5 @@ def smoke(tmp_path_factory):
 @pytest.fixture
 def few(monkeypatch):
     """A report of four sections only, for each starts a kernel."""
-    names = ("01_resnet_bn", "04_batch_size", "06_training_recipe", "13_discussion")
+    names = ("01_resnet_bn", "04_batch_size", "06_training_recipe", "14_discussion")
     monkeypatch.setattr(build, "NOTEBOOKS", {name: NOTEBOOKS[name] for name in names})

@@ -221,7 +221,7 @@ def test_batches_depend_on_seed_and_epoch_only():
 def test_evaluation_images_are_never_augmented():
     found = data.load("digits", train_size=64)
     for split in (found.val, found.test):
-        seen = torch.cat([x for x, _ in data.eval_batches(found, split)])
+        seen = torch.cat([x for x in data.eval_batches(found, split)])
         assert torch.equal(seen, found.normalize(split.images))
 
 
@@ -230,7 +230,7 @@ def test_evaluation_takes_as_many_images_as_their_size_allows(side, at_once):
     images = torch.zeros(1, 3, 1, 1, dtype=torch.uint8).expand(at_once + 1, 3, side, side)
     split = data.Split(images, torch.zeros(at_once + 1, dtype=torch.int64))
     found = data.Data(split, split, split, ("a", "b"), torch.zeros(3), torch.ones(3))
-    assert [len(x) for x, _ in data.eval_batches(found, split)] == [at_once, 1]
+    assert [len(x) for x in data.eval_batches(found, split)] == [at_once, 1]
 
 
 @pytest.mark.parametrize("parts", [("train", "test"), ("train", "val", "test")])

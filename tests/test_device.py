@@ -175,7 +175,7 @@ def test_what_torch_compile_sees_is_one_graph_and_the_same_step(plain, changes):
     for way in ("plain", "compiled"):
         trainer = trainer_of(replace(TINY, clip_norm=1.0, **changes))
         if way == "compiled":
-            trainer.full_loss = trainer.compiled(backend="aot_eager")
+            trainer.full_loss = trainer.compiled_loss(backend="aot_eager")
             assert trainer.full_loss != trainer.loss
         found = trainer.epoch(1, tqdm(disable=True))
         trained.append([found["train_loss"], *trainer.model.state_dict().values()])
@@ -189,7 +189,7 @@ def test_without_a_compiler_it_is_trained_uncompiled_and_said(plain, capsys):
 
     trainer = trainer_of(TINY)
     before = [buffer.clone() for buffer in trainer.model.buffers()]
-    assert trainer.compiled(backend=no_compiler) == trainer.loss
+    assert trainer.compiled_loss(backend=no_compiler) == trainer.loss
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 1 and "is trained uncompiled, which is slower: torch.compile failed" in said[0]
     assert "Failed to find C compiler" in said[0]

@@ -640,14 +640,17 @@ def test_what_is_for_the_screen_is_not_on_paper():
 
 
 def test_data_of_a_figure_are_what_its_lines_and_dots_show():
+    plots.USED.clear()
     fig, (left, right) = plots.plt.subplots(1, 2)
-    left.plot([1, 2], [3, 4], color=plots.STYLES["bn"][0])
+    left.plot([1, 2], [3, 4], color=plots.style_of("bn")[0])
+    left.plot([1], [7], color=plots.style_of("Adam")[0])
+    left.plot([1], [8], color=plots.STYLES["gn"][0])  # the same colour for something else
     left.set_title("error", loc="left")
     right.scatter([0.123456789], [5], label="ours")
     right.axvline(3)
     right.bar([1], [2])
     plots.plt.close(fig)
     assert plots.csv(plots.points(fig)).splitlines() == [
-        "panel,series,x,y", "error,BN,1,3", "error,BN,2,4", "2,ours,0.123457,5",
+        "panel,series,x,y", "error,BN,1,3", "error,BN,2,4", "error,Adam,1,7", "error,,1,8", "2,ours,0.123457,5",
     ]  # fmt: skip
     assert plots.csv(plots.points(plots.plt.figure())) == ""

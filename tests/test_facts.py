@@ -32,10 +32,10 @@ def made(outputs, run: Run, right: dict | None = None, status="done", device="a 
     columns = {name: [0.0] * epochs for name in metrics.QUANTILES} | columns
     splits, arrays = {}, {}
     for split, answers in ({"train": 0.9, "val": 0.7, "test": 0.8} | (right or {})).items():
-        labels = np.arange(SIZES[split]) % 10
+        labels = np.arange(SIZES[split]) % run.classes
         answers = np.arange(len(labels)) < answers * len(labels) if np.isscalar(answers) else answers
-        predictions = np.where(answers, labels, (labels + 1) % 10)
-        splits[split] = {"loss": 1 - answers.mean()} | metrics.scores(labels, predictions, 10)
+        predictions = np.where(answers, labels, (labels + 1) % run.classes)
+        splits[split] = {"loss": 1 - answers.mean()} | metrics.scores(labels, predictions, run.classes)
         arrays |= {f"{split}_labels": labels.astype(np.int16), f"{split}_predictions": predictions.astype(np.int16)}
     folder = Folder(run, outputs)
     folder.path.mkdir(parents=True)
@@ -395,7 +395,22 @@ def test_what_is_validated_is_a_row_for_each_run_of_a_plan(tmp_path):
     found = probes.validated(tmp_path, {("a", 1): [first, second], ("a", 2): [lost], ("b", 1): [missing]})
     assert found.index.tolist() == [("a", 1), ("a", 1), ("a", 2), ("b", 1)]
     assert found["val"].tolist() == pytest.approx([0.5, 0.8, np.nan, np.nan], nan_ok=True)
-    assert found["diverged"].tolist() == [False, False, True, False]
+    assert found["failed"].tolist() == [False, False, True, False]
+
+
+def test_versus_holds_every_name_of_a_plan_against_the_base_on_validation_images(tmp_path):
+    runs = [replace(SMALL, seed=seed) for seed in range(4)]
+    for run, share in zip(runs, (0.5, 0.6, 0.8, 0.9), strict=True):
+        made(tmp_path, run, {"val": share})
+    plan = {"base": runs[:2], "other": runs[2:]}
+    (row,) = probes.versus(tmp_path, plan, "base").to_dict("records")
+    assert row["value"] == pytest.approx(0.3) and row["low"] < 0.3 < row["high"]
+    assert probes.versus(tmp_path, plan | {"missing": [replace(SMALL, seed=9)]}, "base").empty
+
+
+def test_a_run_of_many_classes_is_sound(tmp_path):
+    """Their pairs of classes are more than an int16 counts."""
+    assert made(tmp_path, replace(SMALL, classes=200)).run.classes == 200
 
 
 # Trained networks

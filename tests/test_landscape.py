@@ -71,3 +71,42 @@ def test_a_run_is_followed_exactly_as_it_was_trained(tmp_path, norm):
     for name in lengths:
         assert last[name] == pytest.approx(checkpoint[f"{name.strip('|')}.weight"].norm().item(), rel=1e-6)
     pd.testing.assert_frame_equal(found, landscape.landscape(result, None))  # kept: the data are not asked for again
+
+
+STEPS = pd.DataFrame(
+    [
+        ("bn", 1, 0, 0.1, 0.5, 2.0, 1.5, 0.3, 3.0, 4.0), ("bn", 1, 0, 0.1, 1.0, 2.0, 1.0, 0.6, 3.0, 4.0),
+        ("bn", 1, 1, 0.1, 0.5, 2.0, 1.0, 0.1, 3.0, 4.0), ("bn", 1, 1, 0.1, 1.0, 2.0, 4.0, 0.8, 3.0, 4.0),
+        ("nn", 1, 0, 0.1, 0.5, 2.0, 7.0, 0.3, 2.0, 1.0), ("nn", 1, 0, 0.1, 1.0, 2.0, 2.0, 5.0, 2.0, 1.0),
+    ],
+    columns=["norm", "epoch", "batch", "rate", "step", "loss", "moved", "change", "|conv1|", "|layer3.1.conv2|"],
+)  # fmt: skip
+
+
+def test_an_epoch_has_the_mean_over_its_batches_and_the_length_of_all_weights_together():
+    rows = landscape.by_epoch(STEPS)
+    assert rows.index.tolist() == [("bn", 1), ("nn", 1)]
+    assert rows.loc[("bn", 1), "range"] == pytest.approx((0.5 + 3.0) / 2)
+    assert rows["change"].tolist() == pytest.approx([0.7, 5.0]) and rows["rate"].tolist() == [0.1, 0.1]
+    assert rows["length"].tolist() == pytest.approx([5.0, 5**0.5])
+
+
+def test_effective_rates_are_by_layer_and_norm():
+    rates = landscape.effective_rates(STEPS, epoch=1)
+    assert rates.index.tolist() == ["stem", "3.2.2"] and rates.columns.tolist() == ["bn", "nn"]
+    assert rates["bn"].tolist() == pytest.approx([0.1 / 9, 0.1 / 16]) and rates.loc["stem", "nn"] == pytest.approx(0.1 / 4)
+
+
+def test_what_was_followed_is_read_and_the_rest_is_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(landscape.probes, "short", lambda norm, seeds: [replace(TINY, norm=norm)])
+    empty = landscape.followed(tmp_path)
+    assert landscape.by_epoch(empty).empty and landscape.effective_rates(empty, 6).empty
+    for norm in ("bn", "gn"):
+        train.fit(replace(TINY, norm=norm), tmp_path, progress=False)
+    result = train.fit(replace(TINY, norm="bn"), tmp_path, progress=False)
+    kept = landscape.landscape(result, train.load_data(TINY, tmp_path))
+    found = landscape.followed(tmp_path)
+    assert set(found["norm"]) == {"bn"}
+    pd.testing.assert_frame_equal(found.drop(columns="norm").reset_index(drop=True), kept, check_dtype=False)
+    (result.path / landscape.FILE).write_text("torn")
+    assert landscape.followed(tmp_path).empty

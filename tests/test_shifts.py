@@ -105,7 +105,7 @@ def test_a_constant_image_stays_constant():
         (brighter, math.inf, "brightness is inf; it must be a number of at least -255"),
         (brighter, -256, "brightness is -256; it must be a number of at least -255"),
         (blurred, -1, "blur is -1; it must be a number of at least 0"),
-        (blurred, 13.0, "blur is 13.0; it must be below 8, a quarter of the shorter side"),
+        (blurred, 13.0, "blur is 13.0; it must be below 7.875 for these images"),
         (noisy, -1, "noise is -1; it must be a number of at least 0"),
         (with_saturation, None, "saturation is None; it must be a number of at least 0"),
         (compressed, 0, "quality is 0; it must be an integer from 1 to 100"),

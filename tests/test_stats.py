@@ -17,7 +17,7 @@ COUNTS = {"bn": 6, "in": 2, "bin": 3, "ln": 2, "gn": 3, "nn": 3, "bn_8": 1, "gn_
 TRUTHS = dict(zip(COUNTS, np.linspace(0.912, 0.891, len(COUNTS)), strict=True))
 
 
-def drawn(rng, counts: dict[str, int] = COUNTS, images: int = IMAGES) -> stats.Arms:
+def drawn(rng, counts: dict[str, int] = COUNTS, images: int = IMAGES) -> stats.Answers:
     """Arms whose true accuracies are TRUTHS (probit): right is who finds image, arm, training and answer easy enough. Images
     and trainings are crossed: an image is as hard for every training of an arm, a training as good on every image."""
     shared, arms = IMAGE * rng.standard_normal(images, dtype=np.float32), {}

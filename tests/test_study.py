@@ -96,7 +96,7 @@ def test_notebooks_share_runs():
     ids = {name: {run.id for planned in plan.values() for run in planned} for name, plan in plans.items()}
     of_variants = ["01_resnet_bn", "02_norm_sanity", "03_six_variants", "05_feature_quantiles", "07_grad_cam"]
     assert {frozenset(ids[name]) for name in of_variants} == {frozenset(ids["03_six_variants"])}  # all that is in more_seeds
-    assert ids["03_six_variants"] < ids["04_batch_size"] == ids["13_discussion"]
+    assert ids["03_six_variants"] < ids["04_batch_size"] == ids["14_discussion"]
     assert len(set.union(*ids.values())) == 9 + 39 + 23 + 10 + 14 + 6
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import socket
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -204,7 +205,7 @@ def test_the_backbone_sees_images_as_imagenets_were(imagenet):
     assert not torch.equal(untrained.body.conv1.weight, model.body.conv1.weight)
 
 
-def test_resnet50_trains_from_imagenets_weights(imagenet, tmp_path):
+def test_resnet50_trains_from_imagenets_weights(imagenet, tmp_path, monkeypatch):
     weights.imagenet_weights(imagenet[0])
     changes = {"model": "resnet50", "norm": "torch_bn", "init": "imagenet", "train_size": 8, "batch_size": 4, "lr": 1e-4}
     run = Run(**SMALL | {"n": 2} | changes)
@@ -213,6 +214,9 @@ def test_resnet50_trains_from_imagenets_weights(imagenet, tmp_path):
                       data_of_run.classes, data_of_run.mean, data_of_run.std)  # fmt: skip
     result = fit(run, tmp_path, progress=False, data=small)
     assert result.run.id.startswith("digits-torch_bn-resnet50-b4-e1-s0-")
+    monkeypatch.setattr("lib.engine.jobs.held_data", lambda *_: small)  # and so does a worker, which reads the weights itself
+    train_group([replace(run, seed=1)], tmp_path, tmp_path, None, None, {"imagenet": None}, 1)
+    assert Folder(replace(run, seed=1), tmp_path).sound
     assert isinstance(result.model(), ResNet50) and len(result.correct()) == 8
     weights.weights_file().unlink()  # a finished run is read without them
     assert Study("smoke", "digits", outputs=tmp_path).fit_all({"": [run]}, progress=False)[""][0].score() == result.score()

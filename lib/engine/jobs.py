@@ -20,15 +20,17 @@ from tqdm.auto import tqdm
 
 from lib import data
 from lib.engine import machine, store, weights
-from lib.engine.store import Folder
+from lib.engine.store import Folder, Result
 from lib.run import Run, allow
-from lib.train import check_data, complete, load_data, parts
+from lib.train import check_data, load_data, train_to_end, training
 
 BACKENDS = ("local", "ray", "dask")
 AT_ONCE = 8  # trainings that take turns on a GPU, which one alone is expected to leave idle in part; not measured
 
 
-def fit_all(runs: list[Run], outputs, data_dir, jobs: int | str = "auto", backend: str = "local", progress: bool = True):
+def fit_all(
+    runs: list[Run], outputs, data_dir, jobs: int | str = "auto", backend: str = "local", progress: bool = True
+) -> dict[str, Result]:
     """Id -> the finished run, of each of `runs`: what is there is opened, what is missing is trained, as many side by side as
     `jobs` says ("auto": one for each core, AT_ONCE for each GPU, or all that a cluster takes).
 
@@ -54,7 +56,7 @@ def fit_all(runs: list[Run], outputs, data_dir, jobs: int | str = "auto", backen
                 train_all(part, starts, outputs, data_dir, jobs, backend, progress)
             for run in part:
                 given = loaded[run.data_key], starts[run.init]
-                finished[run.id] = store.find(run, outputs) or complete(run, outputs, data_dir, None, progress, *given)
+                finished[run.id] = store.find(run, outputs) or train_to_end(run, outputs, data_dir, None, progress, *given)
     finally:
         store.write_results(outputs, must=bool(missing))
     return finished
@@ -102,6 +104,7 @@ def cost(run: Run) -> float:
 
 
 def number_of_jobs(jobs: int | str, backend: str) -> int:
+    """How many trainings at a time; −1 for as many as a cluster takes. ValueError if it is below 1."""
     allow("backend", backend, BACKENDS)
     if jobs == "auto":
         if backend != "local":
@@ -173,6 +176,7 @@ HELD: dict[tuple, data.Data] = {}  # the data of this worker's last run
 
 
 def held_data(run: Run, data_dir: Path, device: torch.device) -> data.Data:
+    """The data of a run on a device, which are loaded only if the last run had others."""
     key = (*run.data_key, run.augment, data_dir, device)
     if key not in HELD:
         HELD.clear()
@@ -204,7 +208,7 @@ def train_group(runs, outputs: Path, data_dir: Path, gpu: int | None, parent: in
         torch.cuda.set_device(device)  # else leaving a stream would open the first GPU
     at_once = min(at_once, len(runs))
     trainings = (
-        parts(run, outputs, held_data(run, data_dir, device), device, False, starts[run.init], at_once) for run in runs
+        training(run, outputs, held_data(run, data_dir, device), device, False, starts[run.init], at_once) for run in runs
     )
     take_turns(trainings, at_once, device)
     paths = {run: Folder(run, outputs).path for run in runs}

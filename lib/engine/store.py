@@ -224,7 +224,7 @@ def damage(path: Path, run: Run, stats: tuple) -> dict[str, str]:
         written = json.loads((path / "metrics.json").read_text())["splits"]
         with np.load(path / "predictions.npz", allow_pickle=False) as arrays:
             for split in run.splits:
-                right, given = arrays[f"{split}_labels"], arrays[f"{split}_predictions"]
+                right, given = (arrays[f"{split}_{name}"].astype(int) for name in ("labels", "predictions"))
                 counts = np.bincount(right * run.classes + given, minlength=run.classes**2).reshape(run.classes, -1)
                 f1 = 2 * counts.diagonal() / np.maximum(counts.sum(0) + counts.sum(1), 1)
                 scores = {"accuracy": counts.trace() / counts.sum(), "macro_f1": f1.mean()}
