@@ -37,7 +37,7 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def pool(m: Tensor, v: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance of the union of equally large sets, from those of each (law of total variance)."""
+    """Mean and biased variance of the union of equally large sets, by the law of total variance."""
     mu = m.mean(dim, keepdim=True)
     return mu, (v + (m - mu) ** 2).mean(dim, keepdim=True)
 
@@ -168,7 +168,7 @@ class BatchNorm2d(Norm2d):
         return self.momentum if self.momentum is not None else 1 / self.num_batches_tracked.to(self.running_mean.dtype)
 
     def statistics(self, m: Tensor, v: Tensor, pixels: int) -> tuple[Tensor, Tensor]:
-        """Mean and biased variance of each channel, (1, C): of this batch in training, the running ones in eval."""
+        """Mean and biased variance (1, C) of each channel: of the batch in training, else running ones."""
         if not self.training:
             return self.running_mean[None], self.running_var[None]
         mu, var = pool(m, v, dim=0)
