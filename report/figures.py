@@ -645,8 +645,8 @@ def by_rate(rows: pd.DataFrame) -> Figure:
 
 
 def by_epoch(rows: pd.DataFrame, titles: dict[str, str]) -> Figure:
-    """A panel for each column of `rows` that has a title, by epoch on a logarithmic axis, a line for each norm. `rows`: indexed
-    by norm and epoch."""
+    """A panel for each column of `rows` that has a title, by epoch, a line for each norm, on a logarithmic axis if all are
+    above 0. `rows`: indexed by norm and epoch."""
     fig, axes = plt.subplots(1, len(titles), figsize=(WIDTH, 2.1))
     for ax, (column, title) in zip(axes, titles.items(), strict=True):
         values, ends = rows[column], {}
@@ -654,8 +654,11 @@ def by_epoch(rows: pd.DataFrame, titles: dict[str, str]) -> Figure:
             own = own.droplevel(0)
             ax.plot(own, color=style_of(norm)[0], linestyle=style_of(norm)[1])
             ends[norm] = own.iloc[-1]
-        ax.set_yscale("log")
-        log_ticks(ax.yaxis)
+        if values.min() > 0:
+            ax.set_yscale("log")
+            log_ticks(ax.yaxis)
+        else:
+            ax.axhline(0, color="black", linewidth=0.8)
         epoch_axis(ax, 6)
         ax.margins(x=0)
         ax.set_title(title)

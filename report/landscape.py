@@ -1,4 +1,4 @@
-"""How smooth the loss is along a step of the optimizer, and how long the weights are, epoch by epoch: section 13.
+"""How smooth the loss is along the gradient, and how long the weights are, epoch by epoch: section 13.
 
     python -m report.landscape --data-dir data
 
@@ -29,6 +29,7 @@ from report import probes
 
 STEPS = (0.25, 0.5, 1.0, 2.0, 4.0)  # in learning rates
 FILE = "landscape.csv"
+FOLLOWED = ("bn", "in", "bin", "ln", "gn", "nn")
 BATCHES = 5  # of training images as they are, the same after every epoch
 
 
@@ -89,7 +90,7 @@ def slope(model: nn.Module, x: Tensor, y: Tensor, criterion: str) -> tuple[float
 
 def followed(outputs: Path) -> pd.DataFrame:
     """What is kept of the runs of `main`, with a column norm before the others; empty before any of them was followed."""
-    runs = {norm: store.find(run, outputs) for norm in probes.TUNED for run in probes.short(norm, (0,))}
+    runs = {norm: store.find(run, outputs) for norm in FOLLOWED for run in probes.short(norm, (0,))}
     frames = {norm: known(run, FILE) for norm, run in runs.items() if run}
     columns = ["norm", "epoch", "batch", "rate", "step", "loss", "moved", "change"]
     found = [frame.assign(norm=norm) for norm, frame in frames.items() if frame is not None]
@@ -97,13 +98,14 @@ def followed(outputs: Path) -> pd.DataFrame:
 
 
 def by_epoch(steps: pd.DataFrame) -> pd.DataFrame:
-    """Of `followed`, indexed by norm and epoch: `range` (of the loss along a step, nats) and `change` (of the gradient after a
-    step of one learning rate), the mean over the batches; `rate`; and the `length` of all convolutions' weights together."""
+    """Of `followed`, indexed by norm and epoch: `change` (of the gradient after a step of one learning rate) and `rise` (of the
+    loss after the longest step, nats), the mean over the batches; in how many batches that loss is above its start, `uphill`;
+    and the `length` of all convolutions' weights together."""
     lengths = steps.filter(like="|")
-    steps = steps.assign(length=lengths.pow(2).sum(axis=1).pow(0.5)).drop(columns=lengths.columns)
-    one, batches = steps[steps["step"] == 1], steps.groupby(["norm", "epoch", "batch"], sort=False)["moved"]
-    ranges = (batches.max() - batches.min()).groupby(["norm", "epoch"], sort=False).mean()
-    return one.groupby(["norm", "epoch"], sort=False)[["change", "rate", "length"]].mean().assign(range=ranges)
+    steps = steps.assign(length=lengths.pow(2).sum(axis=1).pow(0.5), rise=steps["moved"] - steps["loss"])
+    one, longest = (steps[steps["step"] == step].groupby(["norm", "epoch"], sort=False) for step in (1, max(STEPS)))
+    uphill = longest["rise"].agg(lambda rises: (rises > 0).sum())
+    return one[["change", "length"]].mean().assign(rise=longest["rise"].mean(), uphill=uphill)
 
 
 def effective_rates(steps: pd.DataFrame, epoch: int) -> pd.DataFrame:
@@ -119,7 +121,7 @@ def main(argv=None) -> int:
 
     def work() -> int:
         study = probes.study_of(args.outputs, args.data_dir)
-        for norm in probes.TUNED:
+        for norm in FOLLOWED:
             ((result,),) = study.fit_all({norm: probes.short(norm, (0,))}).values()
             found = landscape(result, study.data())
             print(f"{norm}: {len(found)} steps beside {result.run.id}", flush=True)

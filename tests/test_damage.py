@@ -20,7 +20,7 @@ from test_jobs import alive, children, long_study, wait_until
 from lib import train
 from lib.data import ROOT
 from lib.engine import store
-from lib.engine.store import Folder, Result
+from lib.engine.store import Folder, Result, without_pause
 from lib.study import Study
 
 
@@ -299,7 +299,7 @@ def test_a_stopped_kernel_leaves_a_resumable_state_and_no_process(tmp_path):
     (run,) = Study("smoke", changes={"epochs": 5000}).runs("bn")
     for folder in (Folder(run, tmp_path / "a"), Folder(run, tmp_path / "b")):
         assert folder.load_checkpoint()["epoch"] == len(folder.load_checkpoint()["history"]) >= 1
-        with folder.lock(lambda sentence: pytest.fail(sentence)):
+        with without_pause(folder.locked(lambda sentence: pytest.fail(sentence))):
             pass
 
 

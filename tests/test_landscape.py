@@ -9,9 +9,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from lib import train
+from lib.data import ROOT
 from lib.engine.store import Folder
 from lib.resnet import ResNet
 from lib.run import Run
+from lib.trainer import learning_rate
 from report import landscape
 
 TINY = Run(
@@ -75,9 +77,9 @@ def test_a_run_is_followed_exactly_as_it_was_trained(tmp_path, norm):
 
 STEPS = pd.DataFrame(
     [
-        ("bn", 1, 0, 0.1, 0.5, 2.0, 1.5, 0.3, 3.0, 4.0), ("bn", 1, 0, 0.1, 1.0, 2.0, 1.0, 0.6, 3.0, 4.0),
-        ("bn", 1, 1, 0.1, 0.5, 2.0, 1.0, 0.1, 3.0, 4.0), ("bn", 1, 1, 0.1, 1.0, 2.0, 4.0, 0.8, 3.0, 4.0),
-        ("nn", 1, 0, 0.1, 0.5, 2.0, 7.0, 0.3, 2.0, 1.0), ("nn", 1, 0, 0.1, 1.0, 2.0, 2.0, 5.0, 2.0, 1.0),
+        ("bn", 1, 0, 0.1, 1.0, 2.0, 1.5, 0.3, 3.0, 4.0), ("bn", 1, 0, 0.1, 4.0, 2.0, 1.0, 0.6, 3.0, 4.0),
+        ("bn", 1, 1, 0.1, 1.0, 2.0, 1.0, 0.1, 3.0, 4.0), ("bn", 1, 1, 0.1, 4.0, 2.0, 4.0, 0.8, 3.0, 4.0),
+        ("nn", 1, 0, 0.1, 1.0, 2.0, 7.0, 5.0, 2.0, 1.0), ("nn", 1, 0, 0.1, 4.0, 2.0, 1.5, 6.0, 2.0, 1.0),
     ],
     columns=["norm", "epoch", "batch", "rate", "step", "loss", "moved", "change", "|conv1|", "|layer3.1.conv2|"],
 )  # fmt: skip
@@ -86,9 +88,16 @@ STEPS = pd.DataFrame(
 def test_an_epoch_has_the_mean_over_its_batches_and_the_length_of_all_weights_together():
     rows = landscape.by_epoch(STEPS)
     assert rows.index.tolist() == [("bn", 1), ("nn", 1)]
-    assert rows.loc[("bn", 1), "range"] == pytest.approx((0.5 + 3.0) / 2)
-    assert rows["change"].tolist() == pytest.approx([0.7, 5.0]) and rows["rate"].tolist() == [0.1, 0.1]
-    assert rows["length"].tolist() == pytest.approx([5.0, 5**0.5])
+    assert rows["change"].tolist() == pytest.approx([0.2, 5.0]) and rows["rise"].tolist() == pytest.approx([0.5, -0.5])
+    assert rows["uphill"].tolist() == [1, 0] and rows["length"].tolist() == pytest.approx([5.0, 5**0.5])
+
+
+def test_the_committed_steps_are_those_that_the_code_says():
+    found = landscape.followed(ROOT / "outputs")
+    assert set(found["norm"]) == set(landscape.FOLLOWED) and set(found["step"]) == set(landscape.STEPS)
+    for (_, epoch), rows in found.groupby(["norm", "epoch"]):
+        assert rows["rate"].tolist() == pytest.approx([learning_rate(Run(epochs=12), epoch - 0.5)] * len(rows))
+        assert len(rows) == landscape.BATCHES * len(landscape.STEPS)
 
 
 def test_effective_rates_are_by_layer_and_norm():

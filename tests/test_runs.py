@@ -12,7 +12,7 @@ import pytest
 
 from lib.data import ROOT
 from lib.engine import store
-from lib.engine.store import Folder, Result
+from lib.engine.store import Folder, Result, without_pause
 from lib.norms import NORMS
 from lib.run import CODE_VERSION, LATER_FIELDS, NORMS_VERSION, Run
 
@@ -113,10 +113,9 @@ def test_files_appear_whole_or_not_at_all(tmp_path, monkeypatch):
 
 WAITING = """
 import sys
-from lib.engine.store import Folder
+from lib.engine.store import Folder, without_pause
 from lib.run import Run
-folder = Folder(Run(), sys.argv[1])
-with folder.lock():
+with without_pause(Folder(Run(), sys.argv[1]).locked()):
     print("held", flush=True)
     sys.stdin.readline()
 """
@@ -133,7 +132,7 @@ def test_one_process_at_a_time_and_a_dead_holder_blocks_nobody(tmp_path):
         said.append(sentence)
         holder.kill()
 
-    with Folder(Run(), tmp_path).lock(say):
+    with without_pause(Folder(Run(), tmp_path).locked(say)):
         pass
     holder.communicate()
     assert said == [f"{Run().id} is being trained by another process; waiting for it"]

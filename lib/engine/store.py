@@ -23,7 +23,6 @@ import json
 import os
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import asdict, fields
 from functools import cached_property
 from pathlib import Path
@@ -60,7 +59,7 @@ def without_pause(parts: Generator):
 
 
 class Folder:
-    """The folder of one run. Files appear whole or not at all; `lock` lets one process at a time train the run."""
+    """The folder of one run. Files appear whole or not at all; `locked` lets one process at a time train the run."""
 
     def __init__(self, run: Run, outputs="outputs"):
         self.run, self.path = run, check_folder("outputs", outputs) / "runs" / run.id
@@ -102,16 +101,10 @@ class Folder:
         aside = next(free for number in numbers if not (free := self.path / f"{name}.damaged{number}").exists())
         return (self.path / name).replace(aside).name
 
-    @contextmanager
-    def lock(self, say=print):
-        """Held by whoever trains this run; freed by the system when the holder ends, however it ends. OSError where nothing
-        can be written."""
-        with without_pause(self.locked(say)):
-            yield
-
     def locked(self, say=print) -> Generator:
-        """The lock, with a pause for others as long as another process has it: who waited with other runs' locks in hand could
-        wait for ever, for one who waits for those."""
+        """The lock of whoever trains this run, freed by the system when the holder ends, however it ends. A pause for others as
+        long as another process has it: who waited with other runs' locks in hand could wait for ever, for one who waits for
+        those. OSError where nothing can be written."""
         lock, said = FileLock(self.path / "lock"), False
         while True:
             try:
