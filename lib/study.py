@@ -105,7 +105,7 @@ NOTEBOOKS = {
     "10_shifted_images": (*ALL, "more_seeds"),
     "11_calibration": (*ALL, "more_seeds"),
     "12_norm_or_recipe": (*ALL, "more_seeds"),
-    "13_why": (),  # what trained for it is in report/probes.py
+    "13_why": (),  # what is trained for it is in report/probes.py
     "14_discussion": (*ALL, "bn_8", "gn_8", "sweep", "more_seeds", "more_small"),
 }
 EVERYTHING = (*NAMES, "more_seeds", "more_small", "sweep", "recipes", "cnn", "transfer")  # the variants first

@@ -109,8 +109,8 @@ def by_epoch(steps: pd.DataFrame) -> pd.DataFrame:
 
 
 def effective_rates(steps: pd.DataFrame, epoch: int) -> pd.DataFrame:
-    """Of `followed`: learning rate over the square of the weights' length, layer (a `place`, in forward order) × norm, at the
-    end of an epoch: by so much a step turns weights of which only the direction counts."""
+    """Of `followed`: the learning rate in the middle of an epoch over the square of the weights' length at its end, layer (a
+    `place`, in forward order) × norm: by so much a step turns weights of which only the direction counts."""
     rows = steps[steps["epoch"] == epoch].groupby("norm", sort=False).first()
     lengths = rows.filter(like="|").rename(columns=lambda name: place(name.strip("|").replace("conv", "norm")))
     return lengths.pow(-2).mul(rows["rate"], axis=0).T

@@ -155,6 +155,14 @@ def test_committed_prose_says_what_the_committed_runs_say():
     assert f"BN ({100 * smallest[0]:.1f} %) has come down" in " ".join(said.split())
 
 
+def test_what_is_known_of_cifar10_alone_is_not_said_of_other_data():
+    known = saved.load(Study("paper", "cifar10", outputs=ROOT / "outputs"))
+    sentence = "In short trainings their gradient changes least"
+    said = {dataset: page.abstract(Study("paper", dataset), known)[0] for dataset in ("cifar10", "digits")}
+    assert sentence in said["cifar10"] and "on CIFAR-10" in said["cifar10"]
+    assert sentence not in said["digits"] and "CIFAR-10" not in said["digits"]
+
+
 def test_committed_cells_of_section_12_are_in_the_files_of_the_runs():
     """Two cells of each of its tables, from configs, histories and weights alone."""
     facts = ROOT / "outputs" / "notebooks" / "paper-cifar10" / "facts" / "12_norm_or_recipe"
