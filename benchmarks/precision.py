@@ -28,22 +28,19 @@ def plan(study: Study, norm: str = "bn") -> dict[str, list[Run]]:
     return {kind: replace(study, changes=changes | {"precision": kind}).runs(norm) for kind in ("float32", "bf16")}
 
 
+@command
 def main(argv=None) -> int:
     parser = Parser("benchmarks.precision", __doc__, "data-dir", "outputs")
     parser.add_argument("--norm", default="bn", help="as in lib.norms (default: bn)")
     parser.add_argument("--train-size", type=int, default=None, help="training images (default: all 40,000)")
     parser.add_argument("--seeds", default="0,1,2", help="at least two (default: 0,1,2)")
     args = parser.parse_args(argv)
-
-    def work() -> int:
-        seeds = parse_seeds(args.seeds)
-        if len(seeds) < 2:
-            raise ValueError(f"seeds is {args.seeds}; a spread needs at least two")
-        study = Study("paper", "cifar10", args.data_dir, seeds, args.outputs, changes={"train_size": args.train_size})
-        print("\n".join(report(study.fit_all(plan(study, args.norm)))))
-        return 0
-
-    return command(work)
+    seeds = parse_seeds(args.seeds)
+    if len(seeds) < 2:
+        raise ValueError(f"seeds is {args.seeds}; a spread needs at least two")
+    study = Study("paper", "cifar10", args.data_dir, seeds, args.outputs, changes={"train_size": args.train_size})
+    print("\n".join(report(study.fit_all(plan(study, args.norm)))))
+    return 0
 
 
 def report(found: dict[str, list[Result]]) -> list[str]:

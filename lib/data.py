@@ -164,7 +164,7 @@ def narrowed(split: Split, kept: range) -> Split:
 
 
 def check_name(dataset: str) -> None:
-    """ValueError for what names no data set."""
+    """Refuse what names no data set, with a ValueError."""
     if not isinstance(dataset, str) or not re.fullmatch("digits|cifar10|folder:.+", dataset, re.DOTALL):
         raise ValueError(f"unknown data set {dataset!r}; the data sets are digits, cifar10 and folder:PATH")
 
@@ -225,6 +225,8 @@ def digits() -> tuple[Split, Split, list[str]]:
 
 
 def cifar10(data_dir: Path) -> tuple[Split, Split, list[str]]:
+    """CIFAR-10's training and test images and its classes, downloaded if they are not there. ValueError if that fails, or
+    if the files are damaged."""
     from torchvision.datasets import CIFAR10
 
     try:

@@ -234,6 +234,6 @@ def in_training(arms: Arms) -> pd.Series:
 
 
 def distinct(arms: Arms) -> Arms:
-    """Without what has the same runs as one before it."""
+    """The arms without those that have the same runs as one before them."""
     first = {results[0].run.id: name for name, results in reversed(arms.items())}
     return {name: arms[name] for name in arms if name in first.values()}

@@ -45,8 +45,8 @@ def pool(m: Tensor, v: Tensor, dim: int) -> tuple[Tensor, Tensor]:
 class Norm2d(nn.Module):
     """What the five share: `weight` and `bias` of shape (C,), the check of the input, and the map.
 
-    A subclass gives `table(m, v, pixels)`, which pools the moments of maps of so many pixels and returns scale and shift, each
-    (N, C). ValueError for a number of channels or an eps that cannot be.
+    A subclass gives `scale_and_shift(m, v, pixels)`, which pools the moments of maps of so many pixels and returns scale and
+    shift, each (N, C). ValueError for a number of channels or an eps that cannot be.
     """
 
     def __init__(self, num_channels: int, eps: float = 1e-5, affine: bool = True):
@@ -68,6 +68,7 @@ class Norm2d(nn.Module):
         return (image(scale) * (wide - image(m)) + image(shift)).to(x.dtype)
 
     def check(self, x: Tensor) -> None:
+        """ValueError if x is not (N, C, H, W) of floating point values, or holds none."""
         name = type(self).__name__
         if x.dim() != 4 or x.shape[1] != self.num_channels:
             raise ValueError(f"{name} was given shape {tuple(x.shape)}; it takes (N, {self.num_channels}, H, W)")
@@ -155,6 +156,7 @@ class BatchNorm2d(Norm2d):
         self.register_buffer("num_batches_tracked", torch.tensor(0))
 
     def check(self, x):
+        """ValueError also if a channel has one value only, in training."""
         super().check(x)
         if self.training and x.numel() < 2 * self.num_channels:
             raise ValueError(
@@ -227,15 +229,15 @@ def keep_gates(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         optimizer.register_step_post_hook(clip)
 
 
-#: key -> the layer for a number of channels. `group_size` channels form one group of GN.
+#: key -> its layer, which takes the number of channels; GN's takes the number of groups before it.
 NORMS = {
-    "torch_bn": lambda channels, group_size: nn.BatchNorm2d(channels),
-    "bn": lambda channels, group_size: BatchNorm2d(channels),
-    "in": lambda channels, group_size: InstanceNorm2d(channels),
-    "bin": lambda channels, group_size: BatchInstanceNorm2d(channels),
-    "ln": lambda channels, group_size: LayerNorm2d(channels),
-    "gn": lambda channels, group_size: GroupNorm2d(groups(channels, group_size), channels),
-    "nn": lambda channels, group_size: nn.Identity(),
+    "torch_bn": nn.BatchNorm2d,
+    "bn": BatchNorm2d,
+    "in": InstanceNorm2d,
+    "bin": BatchInstanceNorm2d,
+    "ln": LayerNorm2d,
+    "gn": GroupNorm2d,
+    "nn": nn.Identity,
 }
 
 
@@ -247,7 +249,8 @@ def groups(channels: int, group_size: int) -> int:
 
 
 def make_norm(norm: str, channels: int, group_size: int = 4) -> nn.Module:
-    """The norm layer of a registry key. 4 channels a group: C/4 groups, as the earlier study that 03 compares with."""
+    """The norm layer of a key of NORMS; `group_size` channels form one group of GN. ValueError for an unknown key, or if the
+    groups do not divide the channels."""
     if norm not in NORMS:
         raise ValueError(f"unknown norm {norm!r}; the norms are {', '.join(NORMS)}")
-    return NORMS[norm](channels, group_size)
+    return GroupNorm2d(groups(channels, group_size), channels) if norm == "gn" else NORMS[norm](channels)

@@ -119,18 +119,21 @@ def seed_mean(frames: list[pd.DataFrame], column: str) -> pd.Series:
 
 
 PARTS = {"train": ("training", "#0072B2"), "val": ("validation", "#D55E00")}
-SMOOTHED = 5  # epochs whose median a learning curve shows where there are at least ten times as many
+SMOOTHED = 5  # epochs, an odd number
 
 
-def is_long(frames: list[pd.DataFrame]) -> bool:
-    return max(map(len, frames)) >= 10 * SMOOTHED
+def smoothed(values: pd.Series) -> pd.Series:
+    """The running median of SMOOTHED epochs, if there are at least ten times as many; else the values themselves."""
+    width = SMOOTHED if len(values) >= 10 * SMOOTHED else 1
+    return values.rolling(width, center=True, min_periods=1).median()
 
 
-def log_ticks(axis) -> None:
-    """Plain numbers at 1, 2, 5, 10, … on a logarithmic axis."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter("{x:g}")
-    axis.set_minor_formatter(NullFormatter())
+def log_axis(ax) -> None:
+    """Make the y axis logarithmic, with plain numbers at 1, 2, 5, 10, …"""
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.yaxis.set_minor_formatter(NullFormatter())
 
 
 def epoch_axis(ax, ticks: int = 10) -> None:
@@ -139,7 +142,7 @@ def epoch_axis(ax, ticks: int = 10) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(ticks, integer=True, steps=[1, 2, 5, 10]))
 
 
-def label_ends(ax, ends: dict[str, float], size: float = 8) -> None:
+def label_ends(ax, ends: dict[str, float] | pd.Series, size: float = 8) -> None:
     """Each line's name beside its end at the right edge of a finished panel, moved apart as little as they must be. `ends`:
     variant -> its last y; one that is no number has no name."""
     ends = {name: end for name, end in ends.items() if np.isfinite(end)}
@@ -196,14 +199,12 @@ def error_curves(histories: dict[str, list[pd.DataFrame]]) -> Figure:
         ends = {}
         for variant, frames in histories.items():
             color, style = style_of(variant)
-            width = SMOOTHED if is_long(frames) else 1
-            error = 100 * (1 - seed_mean(frames, f"{part}_accuracy").rolling(width, center=True, min_periods=1).median())
+            error = 100 * (1 - smoothed(seed_mean(frames, f"{part}_accuracy")))
             ax.plot(error, color=color, linestyle=style)
             ends[variant] = error.iloc[-1]
         epoch_axis(ax)
         ax.set_xlim(1, max(len(frame) for frames in histories.values() for frame in frames))
-        ax.set_yscale("log")
-        log_ticks(ax.yaxis)
+        log_axis(ax)
         label_ends(ax, ends)
         ax.set_title(f"{PARTS[part][0]} error (%)")
     return fig

@@ -117,7 +117,7 @@ class Run:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """What it is scored on when it is finished."""
+        """The parts of the data that it is scored on when it is finished."""
         return SPLITS[:2] if self.probe else SPLITS
 
     @property

@@ -27,7 +27,7 @@ def brighter(images: Tensor, shift: float) -> Tensor:
 
 def blurred(images: Tensor, sigma: float) -> Tensor:
     """The image under a Gaussian with a standard deviation of `sigma` pixels, cut off at 4 of them and mirrored at the image's
-    outermost pixels: 0 leaves the image as it is. 4 `sigma` and a half are below the shorter side."""
+    outermost pixels: 0 leaves the image as it is. 4 `sigma` and a half are below the shorter side, or it is a ValueError."""
     at_least("blur", sigma, 0, float)
     reach = int(4 * sigma + 0.5)
     if reach >= min(images.shape[2:]):

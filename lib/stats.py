@@ -20,6 +20,8 @@ Answers = dict[str, list[np.ndarray]]  # name -> right or wrong, bool (N,), of e
 
 
 class Contrast(NamedTuple):
+    """A difference of accuracies, how sure it is, and how likely by chance."""
+
     value: float  # fraction, as are low and high, the 95 % interval
     low: float
     high: float
@@ -27,6 +29,8 @@ class Contrast(NamedTuple):
 
 
 class Variances(NamedTuple):
+    """The two spreads between the runs of one arm."""
+
     between_runs: float  # variance of accuracy between runs of one arm: S²
     within_image: float  # variance of the answer to one image: F
     freedom: int  # degrees of freedom of both

@@ -172,7 +172,7 @@ class Study:
         return (RECIPE_ON_DIGITS if self.dataset == "digits" else RECIPE).get(norm, {})
 
     def no_more_than_there_are(self, kwargs: dict) -> dict:
-        """Without a train_size that the data set does not have."""
+        """The fields of a run without a train_size that the data set does not have."""
         if kwargs.get("train_size") and kwargs["train_size"] >= data.train_images(self.dataset):
             kwargs = {name: value for name, value in kwargs.items() if name != "train_size"}
         return kwargs
@@ -305,7 +305,7 @@ class Study:
 
 
 def parse_seeds(seeds) -> tuple[int, ...]:
-    """0, [0, 1] or "0,1" -> (0, 1): the form that make, papermill and Python each give."""
+    """0, [0, 1] or "0,1" -> (0, 1): the form that make, papermill and Python each give. ValueError for what is no seed."""
     try:
         if isinstance(seeds, str):
             parsed = tuple(int(seed) for seed in seeds.strip("[]() ").split(","))
@@ -318,6 +318,7 @@ def parse_seeds(seeds) -> tuple[int, ...]:
     return parsed
 
 
+@command
 def main(argv=None) -> int:
     parser = Parser("lib.study", __doc__, *OPTIONS)
     parser.add_argument("--jobs", default="auto", help="runs side by side (default: auto, one for each core)")
@@ -325,23 +326,19 @@ def main(argv=None) -> int:
     parser.add_argument("--device", choices=("cuda",), help="cuda: stop if there is no GPU (default: use one if there is)")
     parser.add_argument("--variants", help="as in bn,gn_8,sweep (default: all that the notebooks need)")
     args = parser.parse_args(argv)
-
-    def work() -> int:
-        names = EVERYTHING if args.variants is None else args.variants.split(",")
-        for name in names:
-            allow("variant", name, EVERYTHING)
-        if args.backend == "local":
-            print(f"what is missing is trained on {machine.device_name(machine.check_device(args.device))}", flush=True)
-        elif args.device:
-            raise ValueError(f"device is {args.device}, but the backend is {args.backend}, whose workers have their own")
-        given = {field.name: getattr(args, field.name) for field in fields(Study) if field.name != "changes"}
-        for name, results in Study(**given).fit(names).items():
-            for result in results:
-                accuracy = "diverged" if result.diverged else f"test accuracy {result.score():.4f}"
-                print(f"{NAMES.get(name, name)}: seed {result.run.seed}  {accuracy}  best epoch {result.best_epoch}")
-        return 0
-
-    return command(work)
+    names = EVERYTHING if args.variants is None else args.variants.split(",")
+    for name in names:
+        allow("variant", name, EVERYTHING)
+    if args.backend == "local":
+        print(f"what is missing is trained on {machine.device_name(machine.check_device(args.device))}", flush=True)
+    elif args.device:
+        raise ValueError(f"device is {args.device}, but the backend is {args.backend}, whose workers have their own")
+    given = {field.name: getattr(args, field.name) for field in fields(Study) if field.name != "changes"}
+    for name, results in Study(**given).fit(names).items():
+        for result in results:
+            accuracy = "diverged" if result.diverged else f"test accuracy {result.score():.4f}"
+            print(f"{NAMES.get(name, name)}: seed {result.run.seed}  {accuracy}  best epoch {result.best_epoch}")
+    return 0
 
 
 if __name__ == "__main__":

@@ -220,6 +220,7 @@ def finish(run: Run, model, data, folder: Folder, state: dict) -> None:
     folder.seal()
 
 
+@command
 def main(argv=None) -> int:
     """One run from the command line: every field of Run is an option."""
     parser = Parser("lib.train", "Train one run, or go on with it.", "data-dir", "outputs")
@@ -230,18 +231,14 @@ def main(argv=None) -> int:
     parser.add_argument("--device", help="cpu, cuda or cuda:1 (default: the GPU if there is one)")
     options = vars(parser.parse_args(argv))
     outputs, data_dir, device = (options.pop(name) for name in ("outputs", "data_dir", "device"))
-
-    def work() -> int:
-        given = {name: value for name, value in options.items() if value is not None}
-        run = Run(**data_module.own_augmentation(given.get("dataset", Run.dataset)) | given)
-        run = replace(run, data_hash=data_module.fingerprint(run.dataset))
-        result = fit(run, outputs, data_dir, device)
-        split = run.splits[-1]
-        accuracy = "diverged" if result.diverged else f"{split} accuracy {result.score(split=split):.4f}"
-        print(f"{run.id}: {accuracy}, best epoch {result.best_epoch}")
-        return 0
-
-    return command(work)
+    given = {name: value for name, value in options.items() if value is not None}
+    run = Run(**data_module.own_augmentation(given.get("dataset", Run.dataset)) | given)
+    run = replace(run, data_hash=data_module.fingerprint(run.dataset))
+    result = fit(run, outputs, data_dir, device)
+    split = run.splits[-1]
+    accuracy = "diverged" if result.diverged else f"{split} accuracy {result.score(split=split):.4f}"
+    print(f"{run.id}: {accuracy}, best epoch {result.best_epoch}")
+    return 0
 
 
 if __name__ == "__main__":

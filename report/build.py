@@ -14,6 +14,7 @@ With --finished nothing is trained: a section of which a run is missing stands w
 
 import ast
 import html
+import itertools
 import os
 import shutil
 import socket
@@ -60,17 +61,14 @@ GROUPS = {
 }
 
 
-def setting(study: Study) -> str:
-    """The name of what is reported, for folders: profile and data set."""
-    return f"{study.profile}-{study.runs('bn')[0].data_slug}"
+def notebook_folder(study: Study) -> Path:
+    """Where the executed notebooks lie, in a folder named by profile and data set."""
+    return saved.folder(study).parent
 
 
 def report_folder(study: Study) -> Path:
-    return HERE if (study.profile, study.dataset) == ("paper", "cifar10") else HERE / setting(study)
-
-
-def notebook_folder(study: Study) -> Path:
-    return study.outputs / "notebooks" / setting(study)
+    """Where the report lies: this folder if it is the committed one, else one beneath it."""
+    return HERE if (study.profile, study.dataset) == ("paper", "cifar10") else HERE / notebook_folder(study).name
 
 
 def portable(path: str | Path) -> str:
@@ -82,7 +80,7 @@ def portable(path: str | Path) -> str:
 def code_of(source: Path) -> str:
     """Changes with the notebook or what the code that it runs does."""
     files = [
-        *(HERE / f"{name}.py" for name in ("say", "figures", "probes", "saved", "transfer")),
+        *(HERE / f"{name}.py" for name in ("say", "figures", "landscape", "probes", "saved", "transfer")),
         *sorted((ROOT / "lib").rglob("*.py")),
     ]
     meant = [file.read_text() if "getsource" in source.read_text() else meaning(file) for file in files]
@@ -134,12 +132,6 @@ def waiting(study: Study) -> dict[str, str]:
         if there < len(planned):
             counts[name] = f"{there} of {len(planned)}"
     return counts
-
-
-def is_current(source: Path, study: Study, parameters: dict, folder: Path) -> bool:
-    """Whether a notebook was executed into `folder` with all that it depends on as it is now."""
-    target = folder / source.name
-    return target.is_file() and key_of(target, study) == fingerprint(source, study, parameters)
 
 
 def execute(source: Path, study: Study, parameters: dict, folder: Path) -> str:
@@ -298,20 +290,16 @@ def numbered(cells: list) -> list:
 def reported(study: Study) -> dict[str, list[store.Result]]:
     """Group of the appendix -> its finished runs. A run of several groups is in the first of them."""
     found, listed = {}, set()
-    committed = (study.profile, study.dataset) == ("paper", "cifar10")
-    tried = [run for planned in probes.plan(study.seeds).values() for run in planned] if committed else []
     variants = study.plan(EVERYTHING)  # with further seeds
     groups = {name: variants.get(name, []) if name in NAMES else study.runs_of([name]) for name in EVERYTHING}
-    groups["what was tried for the recipe"] = list({run.id: run for run in tried}.values())
-    later = [run for planned in probes.tried_later().values() for run in planned] if committed else []
-    groups["what was tried for each norm"] = list({run.id: run for run in later}.values())
-    if committed:
-        planned = precision.plan(replace(study, seeds=precision.SEEDS))
-        groups["precision"] = [run for runs in planned.values() for run in runs]
+    if report_folder(study) == HERE:
+        groups["what was tried for the recipe"] = itertools.chain(*probes.plan(study.seeds).values())
+        groups["what was tried for each norm"] = itertools.chain(*probes.tried_later().values())
+        groups["precision"] = itertools.chain(*precision.plan(replace(study, seeds=precision.SEEDS)).values())
     for name, planned in groups.items():
-        own = [run for run in planned if run.id not in listed and store.Folder(run, study.outputs).sound]
-        listed |= {run.id for run in own}
-        found[name] = [store.Result(run, study.outputs) for run in own]
+        own = {run.id: run for run in planned if run.id not in listed}
+        listed |= own.keys()
+        found[name] = [result for run in own.values() if (result := store.find(run, study.outputs))]
     return found
 
 
@@ -426,7 +414,11 @@ def build(study: Study, target: Path, jobs: int, sources: Path = SOURCES, finish
     with workers(jobs) as pool, tqdm(total=len(shown), desc="notebooks", unit="notebook") as bar:
         for part in ([name for name in shown if name != LAST], [name for name in shown if name == LAST]):
             files = {name: sources / f"{name}.ipynb" for name in part}
-            changed = [name for name, file in files.items() if not is_current(file, study, parameters, folder)]
+            changed = [
+                name
+                for name, file in files.items()
+                if key_of(folder / file.name, study) != fingerprint(file, study, parameters)
+            ]
             if of_scores := [needed for name in SCORED if name in changed for needed in NOTEBOOKS[name]]:
                 # What cannot be scored here, the notebook tries again, and shows why not.
                 wait([pool.submit(score, run, study) for run in study.runs_of(of_scores)])
@@ -464,25 +456,22 @@ def build(study: Study, target: Path, jobs: int, sources: Path = SOURCES, finish
     return failures
 
 
+@command
 def main(argv=None) -> int:
     parser = Parser("report.build", __doc__, *OPTIONS)
     parser.add_argument("--report", type=Path, help="folder of report.html and report.pdf (default: by the setting, see above)")
     parser.add_argument("--finished", action="store_true", help="train nothing: leave out the sections that wait for a run")
     parser.add_argument("--jobs", default=2, type=int, help="notebooks at a time (default: 2)")
     args = parser.parse_args(argv)
-
-    def work() -> int:
-        if args.jobs < 1:
-            raise ValueError(f"jobs is {args.jobs}; it must be an integer of at least 1")
-        if args.report and args.report.exists() and not args.report.is_dir():
-            raise ValueError(f"report is {args.report}, which is a file; it must be the path of a folder")
-        study = Study(args.profile, args.dataset, args.data_dir, args.seeds, args.outputs)
-        failures = build(study, args.report or report_folder(study), args.jobs, finished=args.finished)
-        for name, error in failures.items():
-            print(f"{name} failed: {error}", file=sys.stderr)
-        return 1 if failures else 0
-
-    return command(work)
+    if args.jobs < 1:
+        raise ValueError(f"jobs is {args.jobs}; it must be an integer of at least 1")
+    if args.report and args.report.exists() and not args.report.is_dir():
+        raise ValueError(f"report is {args.report}, which is a file; it must be the path of a folder")
+    study = Study(args.profile, args.dataset, args.data_dir, args.seeds, args.outputs)
+    failures = build(study, args.report or report_folder(study), args.jobs, finished=args.finished)
+    for name, error in failures.items():
+        print(f"{name} failed: {error}", file=sys.stderr)
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":

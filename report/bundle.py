@@ -49,16 +49,13 @@ def bundle(study: Study, folder: Path) -> Path:
     return folder / "bundle.zip"
 
 
+@command
 def main(argv=None) -> int:
     args = Parser("report.bundle", __doc__, *OPTIONS).parse_args(argv)
-
-    def work() -> int:
-        study = Study(args.profile, args.dataset, args.data_dir, args.seeds, args.outputs)
-        target = bundle(study, report_folder(study))
-        print(f"{target}: {target.stat().st_size / 2**20:.1f} MiB")
-        return 0
-
-    return command(work)
+    study = Study(args.profile, args.dataset, args.data_dir, args.seeds, args.outputs)
+    target = bundle(study, report_folder(study))
+    print(f"{target}: {target.stat().st_size / 2**20:.1f} MiB")
+    return 0
 
 
 if __name__ == "__main__":

@@ -172,11 +172,6 @@ def first_heading(nb: NotebookNode) -> str | None:
     return None
 
 
-def to_markdown(nb: NotebookNode, folder: Path, code: bool) -> str:
-    """The notebook as pandoc's Markdown for HTML, with its code or without. Images are written into `folder`."""
-    return Writer(ReportHTMLExporter(exclude_input=not code), nb, folder).text()
-
-
 class Writer:
     """Writes a notebook as pandoc's Markdown, with what its exporter leaves in, and its images into a folder."""
 

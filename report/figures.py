@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter, SymmetricalLogLocator
+from matplotlib.ticker import ScalarFormatter, SymmetricalLogLocator
 
 from lib.plots import (
     NAMES,
@@ -18,7 +18,7 @@ from lib.plots import (
     WIDTH,
     epoch_axis,
     label_ends,
-    log_ticks,
+    log_axis,
     seed_mean,
     style_of,
 )
@@ -67,11 +67,18 @@ def lines(ax, rows: pd.DataFrame) -> None:
     ax.set_xlim(0, max(len(rows) - 1, 1))
 
 
-def cross(ax, x: float, variant: str, number: int) -> None:
-    """A training that was lost: a cross at the bottom of a panel, off its scale, to the right of a `number` of others."""
-    aside = mpl.transforms.ScaledTranslation(number * 8 / 72, 0, ax.figure.dpi_scale_trans)
-    look = {"color": style_of(variant)[0], "markersize": 6, "markeredgewidth": 1.8}
-    ax.plot(x, 0.06, "x", transform=ax.get_xaxis_transform() + aside, **look)
+def crosses(ax, lost: list[tuple[str, float]]) -> None:
+    """Trainings (variant, x) that were lost: crosses at the bottom of a panel, below a dotted line and off its scale, those of
+    one x beside each other."""
+    if lost:
+        low, high = ax.get_ylim()
+        ax.set_ylim(low - 0.15 * (high - low), high)
+        ax.plot([0, 1], [0.12, 0.12], transform=ax.transAxes, color="#888888", linewidth=0.8, linestyle=":")
+    for i, (variant, x) in enumerate(lost):
+        number = sum(other == x for _, other in lost[:i])
+        aside = mpl.transforms.ScaledTranslation(number * 8 / 72, 0, ax.figure.dpi_scale_trans)
+        look = {"color": style_of(variant)[0], "markersize": 6, "markeredgewidth": 1.8}
+        ax.plot(x, 0.055, "x", transform=ax.get_xaxis_transform() + aside, **look)
 
 
 def by_batch(ax, rows: pd.DataFrame) -> None:
@@ -163,22 +170,6 @@ def image_grid(images: np.ndarray, titles: list[str], columns: int = 10) -> Figu
     return fig
 
 
-def log_axis(ax, linear_below: float = 0) -> None:
-    """Makes the y axis of a finished panel logarithmic, or logarithmic above `linear_below` and linear from there to 0. Its
-    numbers are plain, and more than the powers of ten where what is drawn spans less than a factor of 5."""
-    if linear_below:
-        ax.set_yscale("symlog", linthresh=linear_below)
-        ax.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=linear_below, subs=(1, 2, 5)))
-        ax.yaxis.set_major_formatter(ScalarFormatter())
-    else:
-        ax.set_yscale("log")
-    low, high = ax.get_ylim()
-    if high < 5 * max(low, linear_below):
-        ax.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-        ax.yaxis.set_major_formatter(ScalarFormatter())
-        ax.yaxis.set_minor_formatter(NullFormatter())
-
-
 def quantiles(histories: dict[str, pd.DataFrame]) -> Figure:
     """The four percentiles of the features by epoch, a panel for each variant, on one scale, which is linear up to 1."""
     rows, names = -(-len(histories) // 3), {"q01": "1st", "q20": "20th", "q80": "80th", "q99": "99th"}
@@ -192,7 +183,9 @@ def quantiles(histories: dict[str, pd.DataFrame]) -> Figure:
         ax.set_xlim(1, len(history))
     highest = np.nanmax([np.nanmax(history["q99"].replace(np.inf, np.nan), initial=1) for history in histories.values()])
     axes[0, 0].set_ylim(0, 1.3 * highest)
-    log_axis(axes[0, 0], linear_below=1)
+    axes[0, 0].set_yscale("symlog", linthresh=1)
+    axes[0, 0].yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1, subs=(1, 2, 5)))
+    axes[0, 0].yaxis.set_major_formatter(ScalarFormatter())
     for ax in axes[-1]:
         epoch_axis(ax, ticks=5)
     for ax in axes[:, 0]:
@@ -214,8 +207,7 @@ def growing(histories: dict[str, list[pd.DataFrame]], growth: pd.DataFrame) -> F
         left.plot(mean, color=style_of(variant)[0], linestyle=style_of(variant)[1])
         ends[variant] = mean.iloc[-1]
     left.set_xlim(1, max(len(frame) for frames in histories.values() for frame in frames))
-    left.set_yscale("log")
-    log_ticks(left.yaxis)
+    log_axis(left)
     left.set_title("spread of the features")
     epoch_axis(left)
     label_ends(left, ends)
@@ -413,12 +405,10 @@ def sweep(rows: pd.DataFrame) -> Figure:
     parts = [rows[rows["rule"] == rule] for rule in titles]
     for ax, part, title in zip(axes, parts, titles.values(), strict=True):
         by_batch(ax, part)
-        lost = part[part["value"].isna()].reset_index(drop=True)
-        for i, row in lost.iterrows():
-            cross(ax, row["batch"], row["norm"], i)
         ax.set_title(title)
     for ax, part in zip(axes, parts, strict=True):  # now that the axis they share is known
-        label_ends(ax, (100 * part.groupby("norm")["value"].last()).to_dict())
+        crosses(ax, part.loc[part["value"].isna(), ["norm", "batch"]].to_numpy().tolist())
+        label_ends(ax, 100 * part.groupby("norm")["value"].last())
     axes[0].set_ylabel("test accuracy (%)")
     return fig
 
@@ -432,10 +422,10 @@ def headline(trainings: pd.DataFrame, sweep: pd.DataFrame, contrast: pd.DataFram
     scaled = sweep[(sweep["rule"] == "scaled") & (sweep["batch"] <= 32)]  # as many images as Wu & He's largest
     by_batch(middle, scaled)
     middle.set(title=titles[1], ylabel="test accuracy (%)")
-    label_ends(middle, (100 * scaled.groupby("norm")["value"].last()).to_dict())
+    label_ends(middle, 100 * scaled.groupby("norm")["value"].last())
     lines(right, 100 * contrast.rename(index=lambda level: f"{level:g}".removeprefix("0")))
     right.set(title=titles[2], xlabel="contrast", ylabel="test accuracy (%)", ylim=(0, 100))
-    label_ends(right, (100 * contrast.iloc[-1]).to_dict())
+    label_ends(right, 100 * contrast.iloc[-1])
     return fig
 
 
@@ -479,14 +469,14 @@ def dot_panels(values: dict[str, pd.Series], label: str) -> Figure:
 def two_scores(rows: pd.DataFrame, label: str) -> Figure:
     """Each variant's value in the first column and in the second (fractions), a line for each from left to right. `label`: what
     the values are."""
-    fig, ax = plt.subplots(figsize=(0.6 * WIDTH, 2.3))
+    fig, ax = plt.subplots(figsize=(0.6 * WIDTH, 1.95))
     for variant, row in (100 * rows).iterrows():
         color, style = style_of(variant)
         ax.plot([0, 1], row, color=color, linestyle=style, marker="o", markersize=5)
     ax.set_xticks([0, 1], list(rows.columns))
     ax.grid(visible=False, axis="x")
     ax.set(xlim=(-0.15, 1.08), ylabel=label)
-    label_ends(ax, (100 * rows.iloc[:, 1]).to_dict())
+    label_ends(ax, 100 * rows.iloc[:, 1])
     return fig
 
 
@@ -495,7 +485,7 @@ def by_layer(shares: pd.DataFrame, label: str) -> Figure:
     fig, ax = plt.subplots(figsize=(WIDTH, 1.9))
     lines(ax, 100 * shares)
     ax.set(xlabel="layer, from input to output", ylabel=label)
-    label_ends(ax, (100 * shares.iloc[-1]).to_dict())
+    label_ends(ax, 100 * shares.iloc[-1])
     return fig
 
 
@@ -588,7 +578,7 @@ def spread_by_contrast(rows: pd.DataFrame) -> Figure:
     fig, ax = plt.subplots(figsize=(WIDTH, 1.9))
     lines(ax, rows)
     ax.set(title="relative spread of the features", xlabel="contrast", ylim=(0, None))
-    label_ends(ax, rows.iloc[-1].to_dict())
+    label_ends(ax, rows.iloc[-1])
     return fig
 
 
@@ -600,7 +590,7 @@ def surer_than_right(gaps: pd.DataFrame) -> Figure:
         ax.plot(100 * values.index, 100 * values, color=color, linestyle=style, marker="o", markersize=2.5)
     ax.axhline(0, color="black", linewidth=0.8)
     ax.set(title="confidence minus accuracy (points)", xlabel="confidence (%)", xlim=(100 * gaps.index[0] - 1, 100))
-    label_ends(ax, (100 * gaps.iloc[-1]).to_dict())
+    label_ends(ax, 100 * gaps.iloc[-1])
     return fig
 
 
@@ -627,19 +617,22 @@ def by_rate(rows: pd.DataFrame) -> Figure:
     """Validation accuracy (%) by learning rate, a line for each norm; a cross where the training was lost. Columns: val (a
     fraction), failed; indexed by norm and rate."""
     fig, ax = plt.subplots(figsize=(WIDTH, 2.1))
-    ends, lost = {}, rows.index[rows["failed"]]
+    rates = sorted(rows.index.unique(1))
+    ends, lost = {}, rows.index[rows["failed"]].tolist()
     for norm, part in rows.groupby(level=0, sort=False):
         color, style = style_of(norm)
         reached = 100 * part["val"].droplevel(0).dropna()
         ax.plot(reached.index, reached, color=color, linestyle=style, marker="o", markersize=3.5)
-        ends[norm] = reached.iloc[-1] if len(reached) else np.nan
+        if rates[-1] in reached.index:
+            ends[norm] = reached[rates[-1]]
+        elif len(reached):  # its line ends within the panel, and its name stands there
+            look = {"textcoords": "offset points", "color": color, "size": 8}
+            ax.annotate(NAMES[norm], (reached.index[-1], reached.iloc[-1]), (5, -9), **look)
     ax.set_xscale("log")
-    rates = sorted(rows.index.unique(1))
     ax.set_xticks(rates, [f"{rate:g}" for rate in rates])
     ax.minorticks_off()
     ax.set(xlim=(rates[0] / 1.1, rates[-1] * 1.1), xlabel="learning rate", ylabel="validation accuracy (%)")
-    for i, (norm, rate) in enumerate(lost):
-        cross(ax, rate, norm, sum(other == rate for _, other in lost[:i]))
+    crosses(ax, lost)
     label_ends(ax, ends)
     return fig
 
@@ -655,8 +648,7 @@ def by_epoch(rows: pd.DataFrame, titles: dict[str, str]) -> Figure:
             ax.plot(own, color=style_of(norm)[0], linestyle=style_of(norm)[1])
             ends[norm] = own.iloc[-1]
         if values.min() > 0:
-            ax.set_yscale("log")
-            log_ticks(ax.yaxis)
+            log_axis(ax)
         else:
             ax.axhline(0, color="black", linewidth=0.8)
         epoch_axis(ax, 6)
@@ -674,11 +666,10 @@ def length_and_rate(rows: pd.DataFrame, rates: pd.DataFrame) -> Figure:
     left.set_title("length of all weights")
     epoch_axis(left, 6)
     left.margins(x=0)
-    label_ends(left, rows["length"].groupby(level=0).last().to_dict())
+    label_ends(left, rows["length"].groupby(level=0).last())
     lines(right, rates)
     right.tick_params(axis="x", labelsize=6.5)
-    right.set_yscale("log")
-    log_ticks(right.yaxis)
+    log_axis(right)
     right.set(title="effective learning rate", xlabel="layer, from input to output")
-    label_ends(right, rates.iloc[-1].to_dict() if len(rates) else {})
+    label_ends(right, rates.iloc[-1] if len(rates) else {})
     return fig

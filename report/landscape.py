@@ -70,14 +70,13 @@ def along_the_gradient(model: nn.Module, x: Tensor, y: Tensor, criterion: str, l
     model = copy.deepcopy(model).train()
     start = [p.detach().clone() for p in model.parameters()]
     loss, gradient = slope(model, x, y, criterion)
-    rows = []
+    whole, rows = torch.cat([g.flatten() for g in gradient]).norm(), []
     for length in lengths:
         with torch.no_grad():
             for p, w, g in zip(model.parameters(), start, gradient, strict=True):
                 p.copy_(w - length * g)
         moved, other = slope(model, x, y, criterion)
         difference = torch.cat([(a - b).flatten() for a, b in zip(other, gradient, strict=True)]).norm()
-        whole = torch.cat([g.flatten() for g in gradient]).norm()
         rows.append({"loss": loss, "moved": moved, "change": (difference / whole).item()})
     return rows
 
@@ -98,7 +97,7 @@ def followed(outputs: Path) -> pd.DataFrame:
 
 
 def by_epoch(steps: pd.DataFrame) -> pd.DataFrame:
-    """Of `followed`, indexed by norm and epoch: `change` (of the gradient after a step of one learning rate) and `rise` (of the
+    """What `followed` says by norm and epoch: `change` (of the gradient after a step of one learning rate) and `rise` (of the
     loss after the longest step, nats), the mean over the batches; in how many batches that loss is above its start, `uphill`;
     and the `length` of all convolutions' weights together."""
     lengths = steps.filter(like="|")
@@ -109,25 +108,23 @@ def by_epoch(steps: pd.DataFrame) -> pd.DataFrame:
 
 
 def effective_rates(steps: pd.DataFrame, epoch: int) -> pd.DataFrame:
-    """Of `followed`: the learning rate in the middle of an epoch over the square of the weights' length at its end, layer (a
-    `place`, in forward order) × norm: by so much a step turns weights of which only the direction counts."""
+    """How far a step turns each layer's weights, of which before a norm only the direction counts: from `followed`, the
+    learning rate in the middle of an epoch over the square of the weights' length at its end, layer (a `place`, in forward
+    order) × norm."""
     rows = steps[steps["epoch"] == epoch].groupby("norm", sort=False).first()
     lengths = rows.filter(like="|").rename(columns=lambda name: place(name.strip("|").replace("conv", "norm")))
     return lengths.pow(-2).mul(rows["rate"], axis=0).T
 
 
+@command
 def main(argv=None) -> int:
     args = Parser("report.landscape", __doc__, "data-dir", "outputs").parse_args(argv)
-
-    def work() -> int:
-        study = probes.study_of(args.outputs, args.data_dir)
-        for norm in FOLLOWED:
-            ((result,),) = study.fit_all({norm: probes.short(norm, (0,))}).values()
-            found = landscape(result, study.data())
-            print(f"{norm}: {len(found)} steps beside {result.run.id}", flush=True)
-        return 0
-
-    return command(work)
+    study = probes.study_of(args.outputs, args.data_dir)
+    for norm in FOLLOWED:
+        ((result,),) = study.fit_all({norm: probes.short(norm, (0,))}).values()
+        found = landscape(result, study.data())
+        print(f"{norm}: {len(found)} steps beside {result.run.id}", flush=True)
+    return 0
 
 
 if __name__ == "__main__":

@@ -67,6 +67,9 @@ TUNING = {
     "learning rate 0.2": {"lr": 0.2},
 }
 
+#: 12: and over all epochs, twice the learning rate for the norms that it gains something over twelve; two trainings each.
+LONGER = ("bn", "in", "ln", "gn")
+
 #: 13: learning rates far from the study's, and for which norms; and ghost batches of BN, 128 being all images of a batch.
 RATED, RATES = ("bn", "gn", "nn"), (0.01, 0.032, 0.05, 0.1, 0.2, 0.32, 1.0, 3.2)
 GHOSTS = (128, 16, 8)
@@ -109,6 +112,11 @@ def tuning(seeds=(0,)) -> dict[tuple[str, str], list[Run]]:
     return {(v, name): short(v, seeds, **changes) for name, changes in TUNING.items() for v in TUNED}
 
 
+def longer(seeds=(0, 1)) -> dict[str, list[Run]]:
+    """Norm -> its runs at twice the study's learning rate, whose test images are never scored."""
+    return {v: study_of(seeds=seeds, probe=True, lr=0.2).runs(v) for v in LONGER}
+
+
 def rates(seeds=(0,)) -> dict[tuple[str, float], list[Run]]:
     """(norm, learning rate) -> its runs."""
     return {(v, lr): short(v, seeds, lr=lr) for v in RATED for lr in RATES}
@@ -125,11 +133,12 @@ def ghosts(seeds=(0, 1, 2)) -> dict[int, list[Run]]:
 
 
 def tried_later(seeds=(0,)) -> dict[str, list[Run]]:
-    """Name -> runs of all that was tried after the study, of gates and ghost batches with three seeds whatever `seeds` is; a
-    run may have two names."""
+    """Name -> runs of all that was tried after the study; a run may have two names. Gates, ghost batches and `longer` have
+    several seeds whatever `seeds` is."""
     found = {f"{NAMES[norm]}, {change}": planned for (norm, change), planned in tuning(seeds).items()}
     found |= {f"{NAMES[norm]}, learning rate {lr:g}": planned for (norm, lr), planned in rates(seeds).items()}
     found |= {f"gates {place}": planned for place, planned in gates().items()}
+    found |= {f"{NAMES[norm]}, learning rate 0.2, all epochs": planned for norm, planned in longer().items()}
     return found | {f"BN, statistics of {size} images": planned for size, planned in ghosts().items()}
 
 
@@ -168,8 +177,8 @@ def compared(outputs: Path, pairs: dict[str, tuple[Run, Run]]) -> pd.DataFrame:
     one's best validation accuracy (`val`), and value, low, high of it minus the second's; NaN where the two are one run."""
     rows = {}
     for name, pair in pairs.items():
-        if all(store.Folder(run, outputs).sound for run in pair):
-            a, b = (Result(run, outputs) for run in pair)
+        a, b = (store.find(run, outputs) for run in pair)
+        if a and b:
             difference = on_validation(a, b)._asdict() if a.run != b.run else {}
             rows[name] = {"val": np.nan if a.failed else a.score(split="val")} | difference
     columns = ["val", "value", "low", "high"]
@@ -191,19 +200,16 @@ def border_table(outputs: Path) -> pd.DataFrame:
     return compared(outputs, {f"{NAMES[norm]}, {epochs} epochs": pair for (epochs, norm), pair in both.items()})
 
 
+@command
 def main(argv=None) -> int:
     parser = Parser("report.probes", __doc__, "data-dir", "seeds", "outputs")
     args = parser.parse_args(argv)
-
-    def work() -> int:
-        study = study_of(args.outputs, args.data_dir, args.seeds)
-        for name, results in study.fit_all(plan(study.seeds) | tried_later(study.seeds)).items():
-            for result in results:  # they are compared on validation data
-                accuracy = "diverged" if result.diverged else f"val accuracy {result.score(split='val'):.4f}"
-                print(f"{name}: seed {result.run.seed}  {accuracy}  best epoch {result.best_epoch}")
-        return 0
-
-    return command(work)
+    study = study_of(args.outputs, args.data_dir, args.seeds)
+    for name, results in study.fit_all(plan(study.seeds) | tried_later(study.seeds)).items():
+        for result in results:  # they are compared on validation data
+            accuracy = "diverged" if result.diverged else f"val accuracy {result.score(split='val'):.4f}"
+            print(f"{name}: seed {result.run.seed}  {accuracy}  best epoch {result.best_epoch}")
+    return 0
 
 
 if __name__ == "__main__":

@@ -53,6 +53,7 @@ RATIOS = {
 
 
 def engine_table(folder=BENCHMARKS) -> str:
+    """The ratios of benchmarks/engine.py as a Markdown table, a column for each machine."""
     table = pd.read_csv(folder / "engine.csv")
     machines = list(dict.fromkeys(zip(table["device"], table["precision"], table["threads"], strict=True)))
     titles = " | ".join(f"{name}, {kind}, {threads} threads" for name, kind, threads in machines)
@@ -88,6 +89,7 @@ GROWS = {
 
 
 def growth_table(folder=BENCHMARKS) -> str:
+    """What benchmarks/growth.py measured as Markdown tables, one for each machine."""
     table, rows = pd.read_csv(folder / "growth.csv"), []
     for (device, kind), found in table.groupby(["device", "precision"], sort=False):
         rows += [f"{device}, {kind}:", "", "| what grows | values | cost |", "|:--|:--|:--|"]

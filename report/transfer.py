@@ -68,8 +68,8 @@ def comparable(found: dict[str, list[Result]]) -> dict[str, list[Result]]:
 
 
 def starts(found: dict[str, list[Result]]) -> dict[str, list[Result]]:
-    """Of `comparable` runs, "scratch" and "fine-tuned", each at the learning rate with the higher mean validation accuracy. A
-    start that failed at every learning rate is left out."""
+    """The "scratch" and "fine-tuned" runs of `comparable`, each at the learning rate with the higher mean validation accuracy.
+    A start that failed at every learning rate is left out."""
     best = {}
     for start in ("scratch", "fine-tuned"):
         tried = [results for name, results in found.items() if name.startswith(start)]

@@ -170,12 +170,13 @@ import resource, sys
 from damage import TINY
 from lib.engine.commands import command
 from lib import train
-def work():
+@command
+def main():
     train.fit(TINY, f"{sys.argv[1]}/{limit}", progress=False)
     return 0
 for limit in map(int, sys.argv[2:]):
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-    print(command(work))
+    print(main())
 """
 
 

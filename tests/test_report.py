@@ -32,7 +32,7 @@ from lib.engine.store import Folder
 from lib.plots import table_html
 from lib.study import NOTEBOOKS, Study
 from report import build, bundle, figures, page, saved
-from report.export import ReportHTMLExporter, TypstPDFExporter, to_markdown
+from report.export import ReportHTMLExporter, TypstPDFExporter, Writer
 
 PARAMETERS = {"profile", "dataset", "data_dir", "seeds", "outputs"}
 MORE_PARAMETERS = {"09_transfer": {"backbone", "weights", "positive"}}
@@ -400,7 +400,9 @@ def test_prose_names_figures_and_tables_by_their_numbers(smoke, tmp_path):
     found += [words("The figure at the top of this section")]
     found += [plot, caption("table"), words("figure below, The table above, figures above")]
     cell = new_code_cell("", outputs=found)
-    text = to_markdown(new_notebook(cells=[new_markdown_cell("a table below"), cell]), tmp_path, code=False)
+    text = Writer(
+        ReportHTMLExporter(exclude_input=True), new_notebook(cells=[new_markdown_cell("a table below"), cell]), tmp_path
+    ).text()
     prose = [line for line in text.splitlines() if "igure" in line or "able" in line]
     assert [line for line in prose if ":" not in line and "It." not in line] == [
         "a Table 1", "Figure 1", "so (Figure 1); no table above", "Figure 1", "figure below, Table 1, figures above",
@@ -421,7 +423,9 @@ def test_what_a_cell_says_in_a_row_is_one_paragraph(tmp_path):
         said("b: not here", False),
         said("Three.", True),
     ]
-    text = to_markdown(new_notebook(cells=[new_code_cell("", outputs=found)]), tmp_path, code=False)
+    text = Writer(
+        ReportHTMLExporter(exclude_input=True), new_notebook(cells=[new_code_cell("", outputs=found)]), tmp_path
+    ).text()
     assert text.split("\n\n") == ["One. Two.", "::: absent\na: not here; b: not here\n:::", "Three.\n"]
 
 
@@ -443,7 +447,7 @@ def test_the_appendix_has_numbers_of_its_own(tmp_path):
 
     cells = [captioned("table"), new_markdown_cell("table above"), new_markdown_cell("# Appendix: more")]
     cells += [new_markdown_cell("table below"), captioned("table"), captioned("figure")]
-    text = to_markdown(new_notebook(cells=cells), tmp_path, code=False)
+    text = Writer(ReportHTMLExporter(exclude_input=True), new_notebook(cells=cells), tmp_path).text()
     assert [*re.findall(r"\*\*(.*?)\.\*\* \*: It", text)] == ["Table 1", "Table A1", "Figure A1"]
     assert "\nTable 1\n" in text and "\nTable A1\n" in text
 

@@ -1,6 +1,7 @@
 """Command lines whose errors are one sentence."""
 
 import argparse
+import functools
 import sys
 
 #: What several commands take: name -> default, and what it says.
@@ -13,16 +14,22 @@ OPTIONS = {
 }
 
 
-def command(work) -> int:
-    """The exit code of a command line's `work()`: what its user can mend is one sentence, not a traceback."""
-    try:
-        return work()
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last finished epoch", file=sys.stderr)
-        return 130
+def command(main):
+    """A decorator of a command line's main, which returns its exit code: what its user can mend is one sentence, not a
+    traceback."""
+
+    @functools.wraps(main)
+    def in_one_sentence(*args) -> int:
+        try:
+            return main(*args)
+        except (ValueError, OSError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("interrupted; the same command goes on from the last finished epoch", file=sys.stderr)
+            return 130
+
+    return in_one_sentence
 
 
 class Parser(argparse.ArgumentParser):

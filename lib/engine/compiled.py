@@ -270,6 +270,8 @@ def start_threads() -> None:
 
 
 class Normalize(torch.autograd.Function):
+    """A norm, plus a shortcut, through ReLU, and the gradient of all three."""
+
     @staticmethod
     def forward(ctx, x, shortcut, relu, weight, bias, rho, sets, eps, running_mean, running_var, momentum):
         start_threads()

@@ -18,7 +18,7 @@ def hidden(path: Path) -> bool:
 
 
 def class_names(path: Path) -> list[str]:
-    """The class folders of PATH/train, which every other part must have too."""
+    """The class folders of PATH/train. ValueError if a part is missing, or has other classes."""
     check_links(path)
     for part in parts(path):
         if not (path / part).is_dir():
@@ -49,7 +49,8 @@ def check_links(path: Path) -> None:
 
 
 def read_folder(path: Path, classes: list[str]) -> tuple[Tensor, Tensor]:
-    """Images uint8 (N, 3, H, W) and labels int64 (N,) of the class folders in `path`."""
+    """Images uint8 (N, 3, H, W) and labels int64 (N,) of the class folders in `path`. ValueError if a class has no images,
+    or they differ in size."""
     images, labels = [], []
     for label, name in enumerate(classes):
         files = image_files(path / name)
@@ -66,6 +67,7 @@ def read_folder(path: Path, classes: list[str]) -> tuple[Tensor, Tensor]:
 
 
 def read_image(file: Path) -> Tensor:
+    """An image file in colour, uint8 (3, H, W). ValueError if it cannot be read, or has more than 8 bits a channel."""
     from PIL import Image
 
     try:

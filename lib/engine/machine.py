@@ -85,6 +85,7 @@ def side_stream(device: torch.device, number: int) -> torch.cuda.Stream:
 
 @contextlib.contextmanager
 def one_cpu_thread():
+    """PyTorch on one thread, and then on as many as before."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -96,7 +96,7 @@ class Folder:
             (self.path / SUMS).unlink(missing_ok=True)
 
     def move_aside(self, name: str) -> str:
-        """Under a new name, which is returned; the first free one of name.damaged, name.damaged2, …"""
+        """Rename a damaged file to the first free one of name.damaged, name.damaged2, …, and return that name."""
         numbers = itertools.chain([""], itertools.count(2))
         aside = next(free for number in numbers if not (free := self.path / f"{name}.damaged{number}").exists())
         return (self.path / name).replace(aside).name

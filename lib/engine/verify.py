@@ -32,10 +32,12 @@ def check(result: Result, loaded: data.Data, device) -> dict[str, tuple[float, i
 
 
 def agrees(result: Result, split: str, accuracy: float, changed: int) -> bool:
+    """Whether a model scored again gives the predictions and the accuracy that its run wrote, but for rounding."""
     images = len(result.correct(split))
     return changed <= max(1, TOLERANCE * images) and abs(accuracy - result.score(split=split)) * images <= changed + 1e-6
 
 
+@command
 def main(argv=None) -> int:
     args = Parser("lib.engine.verify", __doc__, "outputs", "data-dir").parse_args(argv)
     always = "runs checked", "accuracies do not agree", "damaged"
@@ -53,30 +55,27 @@ def main(argv=None) -> int:
             found = f"{split} accuracy {accuracy:.4f}, written {result.score(split=split):.4f}, {changed} predictions differ"
             print(f"{result.run.id}: {found}: {'agrees' if good else 'DOES NOT AGREE'}", flush=True)
 
-    def work() -> int:
-        damaged, loaded, device = [], {}, check_device(None)
-        found = store.stored(files.check_folder("outputs", args.outputs), say=damaged.append)
-        if not found and not damaged:
-            raise ValueError(f"outputs is {args.outputs}, which has no finished run")
-        print(*damaged, sep="\n", end="\n" * bool(damaged))
-        counts["damaged"] = len(damaged)
-        for result in found:
-            key = result.run.data_key
-            if result.diverged:
-                leave_out(result, "diverged", "diverged, so there is no accuracy to compare")
-            elif not result.has_model:
-                leave_out(result, "without their model", "its model is not kept, so only its files were checked")
-            else:
-                try:
-                    loaded[key] = loaded.get(key) or load_data(result.run, args.data_dir).to(device)
-                except ValueError as error:
-                    leave_out(result, "without their data", f"cannot be checked: {error}")
-                    continue
-                score_again(result, loaded[key], device)
-        print(", ".join(f"{count} {kind}" for kind, count in counts.items() if count or kind in always))
-        return 1 if counts["accuracies do not agree"] or damaged or counts["without their data"] else 0
-
-    return command(work)
+    damaged, loaded, device = [], {}, check_device(None)
+    found = store.stored(files.check_folder("outputs", args.outputs), say=damaged.append)
+    if not found and not damaged:
+        raise ValueError(f"outputs is {args.outputs}, which has no finished run")
+    print(*damaged, sep="\n", end="\n" * bool(damaged))
+    counts["damaged"] = len(damaged)
+    for result in found:
+        key = result.run.data_key
+        if result.diverged:
+            leave_out(result, "diverged", "diverged, so there is no accuracy to compare")
+        elif not result.has_model:
+            leave_out(result, "without their model", "its model is not kept, so only its files were checked")
+        else:
+            try:
+                loaded[key] = loaded.get(key) or load_data(result.run, args.data_dir).to(device)
+            except ValueError as error:
+                leave_out(result, "without their data", f"cannot be checked: {error}")
+                continue
+            score_again(result, loaded[key], device)
+    print(", ".join(f"{count} {kind}" for kind, count in counts.items() if count or kind in always))
+    return 1 if counts["accuracies do not agree"] or damaged or counts["without their data"] else 0
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ def initial_weights(run: Run, outputs) -> dict[str, Tensor]:
 
 
 def source_run(run_id: str, outputs) -> Run:
+    """The finished run whose weights another one starts from. ValueError if there is none of that id, or it diverged."""
     path = Path(outputs) / "runs" / run_id
     run = store.read_run(path)
     if run is None or run.id != run_id or not store.Folder(run, outputs).sound:
