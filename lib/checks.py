@@ -113,10 +113,11 @@ def float32_table() -> pd.DataFrame:
     return pd.DataFrame(rows).T.rename_axis("variant")
 
 
-def group_norm_errors(mean: float = 1e3, std: float = 0.1) -> pd.DataFrame:
-    """Largest error of float32 group norms against the same in float64, for values far from zero, by memory format."""
+def group_norm_errors() -> pd.DataFrame:
+    """Largest error of float32 group norms against the same in float64, for values far from zero (1,000 ± 0.1), by memory
+    format."""
     torch.manual_seed(0)
-    x = mean + std * torch.randn(8, 16, 8, 8)
+    x = 1e3 + 0.1 * torch.randn(8, 16, 8, 8)
     exact = nn.GroupNorm(4, 16).double()(x.double())
     rows = []
     for name, layer in (("PyTorch's", nn.GroupNorm(4, 16)), ("ours", compiled(GroupNorm2d(4, 16)))):

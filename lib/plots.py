@@ -175,12 +175,12 @@ def score_table(scores: pd.DataFrame, caption: str) -> None:
     table(shown, caption, digits=1)
 
 
-def contrast_table(rows: pd.DataFrame, caption: str, value: str = "difference") -> None:
+def contrast_table(rows: pd.DataFrame, caption: str) -> None:
     """lib.stats.table for readers: points with a sign, their interval, and whether they are clear, where that is known; before
     them a column `val`, a validation accuracy, if there is one."""
     points = (100 * rows[["value", "low", "high"]]).map(lambda x: f"{x:+.1f}".replace("-", "−")).astype(str)
     limits = (points["low"] + " to " + points["high"]).where(rows["low"].notna(), "–")
-    shown = pd.DataFrame({f"{value} (points)": points["value"].where(rows["value"].notna(), "–"), "interval": limits})
+    shown = pd.DataFrame({"difference (points)": points["value"].where(rows["value"].notna(), "–"), "interval": limits})
     if "val" in rows:
         shown.insert(0, "validation accuracy (%)", 100 * rows["val"])
     if "clear" in rows:

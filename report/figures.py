@@ -45,10 +45,9 @@ def dots(ax, values: pd.Series, order) -> None:
     ax.set_ylim(-0.6, len(order) - 0.4)
 
 
-def forest(ax, rows: pd.DataFrame, order=None) -> None:
+def forest(ax, rows: pd.DataFrame, order) -> None:
     """A row for each contrast in `order`, from the bottom up: its value and interval in points, filled where it is clear.
     Columns: value, low, high (fractions), clear."""
-    order = list(rows.index[::-1] if order is None else order)
     for y, name in enumerate(order):
         if name in rows.index:
             row, color = rows.loc[name], style_of(name)[0]
