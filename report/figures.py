@@ -435,7 +435,7 @@ def verdicts(claims: pd.DataFrame) -> Figure:
     """Differences of test accuracy (points) that decide claims, with their intervals, coloured by verdict. Columns: value, low,
     high (fractions), verdict; the index says the claim."""
     rows = claims.dropna(subset="value")[::-1]
-    fig, ax = plt.subplots(figsize=(WIDTH, 0.6 + 0.24 * max(len(rows), 1)))
+    fig, ax = plt.subplots(figsize=(WIDTH, 0.6 + 0.2 * max(len(rows), 1)))
     for y, (_, row) in enumerate(rows.iterrows()):
         color = VERDICTS[row["verdict"]]
         ax.plot([100 * row["low"], 100 * row["high"]], [y, y], color=color, linewidth=1.6)
@@ -468,7 +468,7 @@ def dot_panels(values: dict[str, pd.Series], label: str) -> Figure:
 def two_scores(rows: pd.DataFrame, label: str) -> Figure:
     """Each variant's value in the first column and in the second (fractions), a line for each from left to right. `label`: what
     the values are."""
-    fig, ax = plt.subplots(figsize=(0.6 * WIDTH, 1.95))
+    fig, ax = plt.subplots(figsize=(0.6 * WIDTH, 1.75))
     for variant, row in (100 * rows).iterrows():
         color, style = style_of(variant)
         ax.plot([0, 1], row, color=color, linestyle=style, marker="o", markersize=5)
@@ -481,7 +481,7 @@ def two_scores(rows: pd.DataFrame, label: str) -> Figure:
 
 def by_layer(shares: pd.DataFrame, label: str) -> Figure:
     """Shares (%) by layer, from input to output, a line for each variant: layer × variant, fractions. `label`: of what."""
-    fig, ax = plt.subplots(figsize=(WIDTH, 1.9))
+    fig, ax = plt.subplots(figsize=(WIDTH, 1.6))
     lines(ax, 100 * shares)
     ax.set(xlabel="layer, from input to output", ylabel=label)
     label_ends(ax, 100 * shares.iloc[-1])
@@ -583,7 +583,7 @@ def spread_by_contrast(rows: pd.DataFrame) -> Figure:
 
 def surer_than_right(gaps: pd.DataFrame) -> Figure:
     """Confidence minus accuracy (points) by confidence (%): above 0 a network is too sure. `gaps`: confidence × variant."""
-    fig, ax = plt.subplots(figsize=(WIDTH, 2.1))
+    fig, ax = plt.subplots(figsize=(WIDTH, 1.85))
     for variant, values in gaps.items():
         color, style = style_of(variant)
         ax.plot(100 * values.index, 100 * values, color=color, linestyle=style, marker="o", markersize=2.5)
@@ -615,7 +615,7 @@ def sure_and_right(rows: pd.DataFrame) -> Figure:
 def by_rate(rows: pd.DataFrame) -> Figure:
     """Validation accuracy (%) by learning rate, a line for each norm; a cross where the training was lost. Columns: val (a
     fraction), failed; indexed by norm and rate."""
-    fig, ax = plt.subplots(figsize=(WIDTH, 2.1))
+    fig, ax = plt.subplots(figsize=(WIDTH, 1.8))
     rates = sorted(rows.index.unique(1))
     ends, lost = {}, rows.index[rows["failed"]].tolist()
     for norm, part in rows.groupby(level=0, sort=False):
