@@ -68,7 +68,7 @@ class Norm2d(nn.Module):
         return (image(scale) * (wide - image(m)) + image(shift)).to(x.dtype)
 
     def check(self, x: Tensor) -> None:
-        """ValueError if x is not (N, C, H, W) of floating point values, or holds none."""
+        """ValueError if x is not (N, C, H, W) of floating point values."""
         name = type(self).__name__
         if x.dim() != 4 or x.shape[1] != self.num_channels:
             raise ValueError(f"{name} was given shape {tuple(x.shape)}; it takes (N, {self.num_channels}, H, W)")
