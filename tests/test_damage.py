@@ -15,7 +15,7 @@ import damage
 import pandas as pd
 import pytest
 from damage import TINY, everything
-from test_jobs import alive, children, long_study, wait_until
+from test_jobs import alive, children, wait_until
 
 from lib import train
 from lib.data import ROOT
@@ -252,9 +252,23 @@ def test_three_processes_on_two_runs_train_each_once(tmp_path):
     assert len((tmp_path / "results.csv").read_text().splitlines()) == 1 + 3 * 2
 
 
+NO_WORK = """
+import sys, time
+from lib.engine import weights
+from lib.study import Study
+
+class Stuck:
+    def __reduce__(self):  # asked for when a worker's work is sent, which it never is
+        time.sleep(600)
+
+weights.initial_weights = lambda *_: Stuck()
+Study("smoke", "digits", outputs=sys.argv[1], jobs=2).fit(["bn", "gn"], progress=False)
+"""
+
+
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
-def test_a_worker_whose_parent_died_before_it_began_ends_too(tmp_path):
-    process = long_study(tmp_path)
+def test_a_worker_whose_parent_died_before_it_gave_it_work_ends_too(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", NO_WORK, str(tmp_path)], cwd=ROOT)
     try:
         assert wait_until(lambda: len(children(process.pid)) == 2)
         workers = children(process.pid)

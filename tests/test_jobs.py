@@ -10,6 +10,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
+import joblib
 import pytest
 import torch
 from bad_inputs import write_folder
@@ -71,7 +72,7 @@ def test_a_worker_without_the_outputs_folder_sends_the_run_back(one_after_the_ot
     there, real = tmp_path / "there", jobs.train_group
     monkeypatch.setattr(jobs, "connected", in_this_process)
     monkeypatch.setattr(
-        jobs, "train_group", lambda runs, _, data_dir, gpu, parent, *rest: real(runs, there, data_dir, gpu, None, *rest)
+        jobs, "train_group", lambda runs, _, data_dir, gpu, here, *rest: real(runs, there, data_dir, gpu, False, *rest)
     )
     found = study.fit(VARIANTS, progress=False)
     assert weights(study) == weights(one_after_the_other)
@@ -114,8 +115,12 @@ def test_a_gpu_has_one_worker_that_trains_its_share_in_turns(tmp_path, monkeypat
     taken = []
     monkeypatch.setattr(jobs.machine, "gpus", lambda: ["cuda:0", "cuda:1"])
     monkeypatch.setattr(jobs.machine, "check_device", lambda device: taken.append(device) or torch.device("cpu"))
-    monkeypatch.setattr(jobs.joblib, "parallel_config", lambda **config: nullcontext(taken.append(config)))
-    monkeypatch.setattr(jobs.joblib, "Parallel", lambda **_: lambda work: (f(*args) for f, args, _ in work))
+    stand_in = SimpleNamespace(
+        delayed=joblib.delayed,
+        parallel_config=lambda n_jobs, **_: nullcontext(taken.append(n_jobs)),
+        Parallel=lambda **_: lambda work: (f(*args) for f, args, _ in work),
+    )
+    monkeypatch.setattr(jobs, "joblib", stand_in)
     monkeypatch.setattr(train.Trainer, "turn", 1)
     study, real, order = smoke(tmp_path, seeds=(0, 1), jobs=4), train.Trainer.step, []
 
@@ -125,7 +130,7 @@ def test_a_gpu_has_one_worker_that_trains_its_share_in_turns(tmp_path, monkeypat
 
     monkeypatch.setattr(train.Trainer, "step", step)
     found = study.fit(VARIANTS, progress=False)
-    assert taken == [{"backend": "loky", "n_jobs": 2}, "cuda:0", "cuda:1"]
+    assert taken == [2, "cuda:0", "cuda:1"]
     first, second = order[: len(order) // 2], order[len(order) // 2 :]
     assert len(set(first)) == len(set(second)) == 2 and not set(first) & set(second)
     assert first[:4] == [first[0], first[1]] * 2, "one waited until the other was done"
@@ -173,7 +178,7 @@ from pathlib import Path
 from lib.engine.jobs import train_group
 from lib.study import Study
 runs = [run for norm in sys.argv[2:] for run in Study("smoke", outputs=sys.argv[1]).runs(norm)]
-train_group(runs, Path(sys.argv[1]), Path("data"), None, None, {"": {}}, 2)
+train_group(runs, Path(sys.argv[1]), Path("data"), None, False, {"": {}}, 2)
 """
 
 
@@ -288,10 +293,10 @@ def test_workers_read_an_image_folder_anew_when_it_changed(tmp_path, monkeypatch
 def test_finished_runs_come_home_even_if_another_fails(tmp_path, monkeypatch):
     study, real = smoke(tmp_path / "here", jobs=2), jobs.train_group
 
-    def train_group(runs, outputs, data_dir, gpu, parent, *rest):
+    def train_group(runs, outputs, data_dir, gpu, here, *rest):
         if runs[0].norm == "gn":
             raise OSError("the disk is full")
-        return real(runs, tmp_path / "there", data_dir, gpu, None, *rest)
+        return real(runs, tmp_path / "there", data_dir, gpu, False, *rest)
 
     monkeypatch.setattr(jobs, "connected", in_this_process)
     monkeypatch.setattr(jobs, "train_group", train_group)

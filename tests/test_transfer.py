@@ -106,7 +106,7 @@ def test_a_diverged_run_is_no_start(outputs, monkeypatch):
 
 def test_a_worker_without_the_source_gets_its_weights(outputs, tmp_path):
     start = weights.initial_weights(tuned(), outputs)
-    ((_, files),) = train_group([tuned()], tmp_path, tmp_path, None, None, {tuned().init: start}, 1)
+    ((_, files),) = train_group([tuned()], tmp_path, tmp_path, None, False, {tuned().init: start}, 1)
     here = fit(tuned(), outputs, progress=False)
     assert files["best.safetensors"] == (here.path / "best.safetensors").read_bytes()
 
@@ -215,7 +215,7 @@ def test_resnet50_trains_from_imagenets_weights(imagenet, tmp_path, monkeypatch)
     result = fit(run, tmp_path, progress=False, data=small)
     assert result.run.id.startswith("digits-torch_bn-resnet50-b4-e1-s0-")
     monkeypatch.setattr("lib.engine.jobs.held_data", lambda *_: small)  # and so does a worker, which reads the weights itself
-    train_group([replace(run, seed=1)], tmp_path, tmp_path, None, None, {"imagenet": None}, 1)
+    train_group([replace(run, seed=1)], tmp_path, tmp_path, None, False, {"imagenet": None}, 1)
     assert Folder(replace(run, seed=1), tmp_path).sound
     assert isinstance(result.model(), ResNet50) and len(result.correct()) == 8
     weights.weights_file().unlink()  # a finished run is read without them

@@ -3,7 +3,6 @@
 A run is trained on one CPU thread however many run side by side, so its numbers do not depend on that.
 """
 
-import functools
 import itertools
 import os
 import signal
@@ -66,12 +65,12 @@ def train_all(missing: list[Run], starts: dict, outputs, data_dir, jobs, backend
     """Train runs side by side. A worker that shares the outputs folder trains there; one that does not sends its files back.
     `starts`: init -> weights, since a worker elsewhere may not have the run that they are of; ImageNet's it reads itself."""
     folders = Path(outputs).absolute(), Path(data_dir).absolute()
-    parent, starts = os.getpid() if backend == "local" else None, starts | {"imagenet": None}
+    here, starts = backend == "local", starts | {"imagenet": None}
     with epochs_shown(missing, outputs, progress), connected(backend, jobs, len(missing)) as (config, gpus, at_once):
         work = []
         for i, group in enumerate(dealt(missing, gpus or len(missing))):
-            gpu, own = (i if parent and gpus else None), {run.init: starts[run.init] for run in group}
-            work.append(joblib.delayed(train_group)(group, *folders, gpu, parent, own, at_once))
+            gpu, own = (i if here and gpus else None), {run.init: starts[run.init] for run in group}
+            work.append(joblib.delayed(train_group)(group, *folders, gpu, here, own, at_once))
         try:
             with joblib.parallel_config(**config):
                 # Ray's joblib backend gives everything at the end; the others each run as it is done.
@@ -126,7 +125,13 @@ def connected(backend: str, jobs: int | str, most: int):
     count = number_of_jobs(jobs, backend)
     if backend == "local":
         gpus = len(machine.gpus()[:count])
-        yield {"backend": "loky", "n_jobs": min(gpus or count, most)}, gpus, count // max(gpus, 1)
+        config = {
+            "backend": "loky",
+            "n_jobs": min(gpus or count, most),
+            "initializer": end_with_parent,
+            "initargs": (os.getpid(),),
+        }
+        yield config, gpus, count // max(gpus, 1)
         return
     try:
         if backend == "ray":
@@ -184,7 +189,6 @@ def held_data(run: Run, data_dir: Path, device: torch.device) -> data.Data:
     return HELD[key]
 
 
-@functools.cache
 def end_with_parent(parent: int) -> None:
     """From now on this process ends when the one that started it does, however that ends: no orphan trains on. Ctrl-C, which
     a terminal sends to all, is left to that one."""
@@ -198,11 +202,9 @@ def end_with_parent(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def train_group(runs, outputs: Path, data_dir: Path, gpu: int | None, parent: int | None, starts: dict, at_once: int) -> list:
+def train_group(runs, outputs: Path, data_dir: Path, gpu: int | None, here: bool, starts: dict, at_once: int) -> list:
     """What a worker does: it trains these runs, `at_once` of them in turns. The runs, and of a cluster's worker their files,
-    which are small. `parent`: the process that a worker here ends with; a cluster's outlive what asked them to work."""
-    if parent not in (None, os.getpid()):
-        end_with_parent(parent)
+    which are small. `here`: it shares the outputs folder with who asked, and needs to send no files back."""
     device = machine.check_device(None if gpu is None else f"cuda:{gpu}")
     if device.type == "cuda":
         torch.cuda.set_device(device)  # else leaving a stream would open the first GPU
@@ -212,9 +214,7 @@ def train_group(runs, outputs: Path, data_dir: Path, gpu: int | None, parent: in
     )
     take_turns(trainings, at_once, device)
     paths = {run: Folder(run, outputs).path for run in runs}
-    return [
-        (run, {} if parent else {name: (path / name).read_bytes() for name in store.FINISHED}) for run, path in paths.items()
-    ]
+    return [(run, {} if here else {name: (path / name).read_bytes() for name in store.FINISHED}) for run, path in paths.items()]
 
 
 def take_turns(trainings: Iterator[Generator], at_once: int, device: torch.device) -> None:
