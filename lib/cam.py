@@ -62,7 +62,7 @@ def pairs(maps: dict[tuple[str, int], Tensor]) -> pd.DataFrame:
     """How alike any two trainings' maps of the same images are, a row for each pair. `maps`: (variant, seed) -> (N, h, w).
     Columns: a, seed_a, b, seed_b, overlap, chance, beyond."""
     rows = []
-    for (a, b), (p, q) in zip(itertools.combinations(maps, 2), itertools.combinations(maps.values(), 2), strict=True):
+    for (a, p), (b, q) in itertools.combinations(maps.items(), 2):
         both = mean_overlap(p, q), chance(p, q)
         rows.append((*a, *b, *both, beyond_chance(*both)))
     return pd.DataFrame(rows, columns=["a", "seed_a", "b", "seed_b", "overlap", "chance", "beyond"])

@@ -55,7 +55,7 @@ class Data:
     classes: tuple[str, ...]
     mean: Tensor
     std: Tensor
-    border: str = "black"  # of the training images before they are cropped: or one of BORDERS
+    border: str = "black"  # around the training images before they are cropped, or one of BORDERS
 
     def to(self, device: torch.device) -> "Data":
         if self.mean.device == device:
@@ -76,7 +76,8 @@ class Data:
         """The training images with PAD pixels around each, a row for each pixel: uint8 (N * (H + 8) * (W + 8), 3)."""
         images, (height, width) = self.train.images, self.train.images.shape[2:]
         if self.border == "reflect":
-            images = images[:, :, mirrored(height)[:, None], mirrored(width)]
+            y, x = (torch.from_numpy(np.pad(np.arange(size), PAD, mode="reflect")) for size in (height, width))
+            images = images[:, :, y[:, None], x]
         else:
             images = F.pad(images, [PAD] * 4)
         if self.border == "mean":
@@ -100,7 +101,7 @@ class Data:
         hole = within(y - hole_top, height // CUTOUT_SHARE)[:, :, None] & within(x - hole_left, width // CUTOUT_SHARE)[:, None]
         x = left + torch.where(flip.bool(), width - 1 - x, x)
         pixels = (image * (height + 2 * PAD) + top + y)[:, :, None] * (width + 2 * PAD) + x[:, None]
-        pixels = pixels.masked_fill(hole, 0)  # a corner of the first image, which is black
+        pixels = pixels.masked_fill(hole, 0)  # a corner of the first image: black, as every border is that cutout goes with
         return self.padded.index_select(0, pixels.flatten()).view(len(plan), height, width, 3)
 
     def augmented(self, split: Split, how: str, seed: int) -> Split:
@@ -287,11 +288,6 @@ def epoch_plan(data: Data, batch_size: int, how: str, seed: int, epoch: int) -> 
             centre = (torch.rand(len(rows), 2, generator=rng) * sides).long()
             rows[:, 4:] = centre - sides // CUTOUT_SHARE // 2
     return plan
-
-
-def mirrored(size: int) -> Tensor:
-    """For the places -PAD to size + PAD of a line of pixels, the places within it, mirrored at the first and the last."""
-    return torch.from_numpy(np.pad(np.arange(size), PAD, mode="reflect"))
 
 
 def within(distance: Tensor, size: int) -> Tensor:

@@ -1,7 +1,5 @@
 """The network of a run; beside the study's own an earlier study's six-convolution CNN, and torchvision's ResNet-50."""
 
-from typing import TYPE_CHECKING
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,15 +8,12 @@ from lib.engine.compiled import compiled
 from lib.norms import gates
 from lib.resnet import ResNet
 
-if TYPE_CHECKING:
-    from lib.run import Run
-
 ACTIVATIONS = {"relu": nn.ReLU, "identity": nn.Identity, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
 #: What stands after the fifth convolution and after the second linear layer: batch norm, dropout or nothing.
 REGULARIZERS = ("torch_bn", "dropout", "nn")
 
 
-def network(run: "Run") -> nn.Module:
+def network(run) -> nn.Module:
     """The network that a run trains, with new weights, in its fast form."""
     if run.model == "cnn":
         return compiled(CNN(run.classes, run.norm, run.activation))

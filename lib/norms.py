@@ -45,9 +45,11 @@ def pool(m: Tensor, v: Tensor, dim: int) -> tuple[Tensor, Tensor]:
 class Norm2d(nn.Module):
     """What the five share: `weight` and `bias` of shape (C,), the check of the input, and the map.
 
-    A subclass gives `scale_and_shift(m, v, pixels)`, which pools the moments of maps of so many pixels and returns scale and
-    shift, each (N, C). ValueError for a number of channels or an eps that cannot be.
+    A subclass gives `statistics(m, v, pixels)`: mean and variance of the set of each channel of each image, (N, C) or broadcast
+    to it. ValueError for a number of channels or an eps that cannot be.
     """
+
+    least_pixels = 0  # of a map
 
     def __init__(self, num_channels: int, eps: float = 1e-5, affine: bool = True):
         super().__init__()
@@ -68,12 +70,23 @@ class Norm2d(nn.Module):
         return (image(scale) * (wide - image(m)) + image(shift)).to(x.dtype)
 
     def check(self, x: Tensor) -> None:
-        """ValueError if x is not (N, C, H, W) of floating point values."""
+        """ValueError if x is not (N, C, H, W) of floating point values, or its maps have too few pixels."""
         name = type(self).__name__
         if x.dim() != 4 or x.shape[1] != self.num_channels:
             raise ValueError(f"{name} was given shape {tuple(x.shape)}; it takes (N, {self.num_channels}, H, W)")
         if not x.is_floating_point():
             raise ValueError(f"{name} was given {x.dtype} values; it takes floating point values")
+        if x.shape[2] * x.shape[3] < self.least_pixels:
+            raise ValueError(
+                f"{name} was given maps of {x.shape[2]}×{x.shape[3]}; with one value per channel and image "
+                "there is no variance, so H * W must be at least 2"
+            )
+
+    def scale_and_shift(self, m: Tensor, v: Tensor, pixels: int) -> tuple[Tensor, Tensor]:
+        """Scale and shift of the map, each (N, C), from the moments of maps of so many pixels."""
+        mu, var = self.statistics(m, v, pixels)
+        rstd = (var + self.eps).rsqrt().expand_as(m)
+        return self.affine_map(rstd, rstd * (m - mu))
 
     def affine_map(self, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
         """The learned per-channel weight and bias, applied to a normalization's scale and shift."""
@@ -86,10 +99,8 @@ class Norm2d(nn.Module):
 class LayerNorm2d(Norm2d):
     """Layer normalization over (C, H, W) of each image: nn.GroupNorm(1, C)."""
 
-    def scale_and_shift(self, m, v, pixels):
-        mu, var = pool(m, v, dim=1)  # (N, 1)
-        rstd = (var + self.eps).rsqrt().expand_as(m)
-        return self.affine_map(rstd, rstd * (m - mu))
+    def statistics(self, m, v, pixels):
+        return pool(m, v, dim=1)  # (N, 1)
 
 
 class GroupNorm2d(Norm2d):
@@ -101,24 +112,13 @@ class GroupNorm2d(Norm2d):
             raise ValueError(f"{num_groups!r} groups do not divide {num_channels} channels; give a divisor of it")
         self.num_groups = num_groups
 
-    def scale_and_shift(self, m, v, pixels):
-        m_grouped, v_grouped = (t.view(len(m), self.num_groups, -1) for t in (m, v))  # (N, G, C/G)
-        mu, var = pool(m_grouped, v_grouped, dim=2)  # (N, G, 1)
-        rstd = (var + self.eps).rsqrt()
-        scale, shift = rstd.expand_as(m_grouped), rstd * (m_grouped - mu)
-        return self.affine_map(scale.reshape(m.shape), shift.reshape(m.shape))
+    def statistics(self, m, v, pixels):
+        grouped = m.view(len(m), self.num_groups, -1)  # (N, G, C/G)
+        mu, var = pool(grouped, v.view(grouped.shape), dim=2)  # (N, G, 1)
+        return mu.expand_as(grouped).reshape(m.shape), var.expand_as(grouped).reshape(m.shape)
 
     def extra_repr(self) -> str:
         return f"{self.num_groups}, {super().extra_repr()}"
-
-
-def check_map_size(module: nn.Module, x: Tensor) -> None:
-    """ValueError for maps of one pixel, whose channels have no variance."""
-    if x.shape[2] * x.shape[3] < 2:
-        raise ValueError(
-            f"{type(module).__name__} was given maps of {x.shape[2]}×{x.shape[3]}; with one value per channel and image "
-            "there is no variance, so H * W must be at least 2"
-        )
 
 
 class InstanceNorm2d(Norm2d):
@@ -127,15 +127,13 @@ class InstanceNorm2d(Norm2d):
     `momentum` has its place in the signature for PyTorch's sake; there are no running statistics that it could weight.
     """
 
+    least_pixels = 2
+
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True):
         super().__init__(num_features, eps, affine)
 
-    def check(self, x):
-        super().check(x)
-        check_map_size(self, x)
-
-    def scale_and_shift(self, m, v, pixels):
-        return self.affine_map((v + self.eps).rsqrt(), torch.zeros_like(m))
+    def statistics(self, m, v, pixels):
+        return m, v
 
 
 class BatchNorm2d(Norm2d):
@@ -181,11 +179,6 @@ class BatchNorm2d(Norm2d):
             self.running_var.lerp_(unbiased.to(self.running_var.dtype), weight)
         return mu, var
 
-    def scale_and_shift(self, m, v, pixels):
-        mu, var = self.statistics(m, v, pixels)
-        rstd = (var + self.eps).rsqrt().expand_as(m)
-        return self.affine_map(rstd, rstd * (m - mu))
-
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, momentum={self.momentum}"
 
@@ -197,13 +190,11 @@ class BatchInstanceNorm2d(BatchNorm2d):
     `keep_gates(model, optimizer)` clips it after every step, as the paper does.
     """
 
+    least_pixels = 2
+
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True):
         super().__init__(num_features, eps, momentum, affine)
         self.rho = nn.Parameter(torch.ones(num_features))
-
-    def check(self, x):
-        super().check(x)
-        check_map_size(self, x)
 
     def scale_and_shift(self, m, v, pixels):
         mu, var = self.statistics(m, v, pixels)
@@ -241,16 +232,13 @@ NORMS = {
 }
 
 
-def groups(channels: int, group_size: int) -> int:
-    """How many groups of that size so many channels make. ValueError if it does not divide them."""
-    if not isinstance(group_size, int) or group_size < 1 or channels % group_size:
-        raise ValueError(f"groups of {group_size!r} channels do not divide {channels} channels; give a divisor of it")
-    return channels // group_size
-
-
 def make_norm(norm: str, channels: int, group_size: int = 4) -> nn.Module:
     """The norm layer of a key of NORMS; `group_size` channels form one group of GN. ValueError for an unknown key, or if the
     groups do not divide the channels."""
     if norm not in NORMS:
         raise ValueError(f"unknown norm {norm!r}; the norms are {', '.join(NORMS)}")
-    return GroupNorm2d(groups(channels, group_size), channels) if norm == "gn" else NORMS[norm](channels)
+    if norm != "gn":
+        return NORMS[norm](channels)
+    if not isinstance(group_size, int) or group_size < 1 or channels % group_size:
+        raise ValueError(f"groups of {group_size!r} channels do not divide {channels} channels; give a divisor of it")
+    return GroupNorm2d(channels // group_size, channels)

@@ -20,6 +20,8 @@ NORMS_VERSION = 2  # the same for the norms, of which the other variants know no
 LATER_FIELDS = (
     "model", "activation", "criterion", "only_classes", "init", "initialization", "probe", "bias_decay", "gate", "ghost_batch",
 )  # fmt: skip
+LEAST = {"n": 1, "classes": 2, "batch_size": 1, "epochs": 1, "group_size": 1, "split_seed": 0, "seed": 0, "warmup_epochs": 0}
+LEAST |= {"train_size": 8, "patience": 1, "ghost_batch": 2}
 #: model -> what may stand for `norm`
 NORMS_OF = {"resnet": tuple(NORMS), "cnn": REGULARIZERS, "resnet50": ("torch_bn",)}
 OUR_NORMS = tuple(name for name in NORMS if name not in ("torch_bn", "nn"))
@@ -69,9 +71,7 @@ class Run:
         allow("model", self.model, tuple(NORMS_OF))
         allow("norm", self.norm, NORMS_OF[self.model])
         allow("activation", self.activation, tuple(ACTIVATIONS) if self.model == "cnn" else ("relu",))
-        if not isinstance(self.only_classes, str):
-            raise ValueError(f"only_classes is {self.only_classes!r}; it must be text, as in 0-4, or empty for all classes")
-        if self.only_classes and self.classes != len(kept := data.class_range(self.only_classes)):
+        if self.only_classes != "" and self.classes != len(kept := data.class_range(self.only_classes)):
             raise ValueError(f"classes (r) is {self.classes}, but only_classes {self.only_classes} has {len(kept)}")
         if not isinstance(self.init, str) or (self.init == "imagenet" and self.model != "resnet50"):
             raise ValueError(f"init is {self.init!r}; it must be the id of a run, or imagenet if the model is resnet50")
@@ -84,17 +84,13 @@ class Run:
         allow("schedule", self.schedule, ("cosine", "step", "constant"))
         allow("augment", self.augment, data.AUGMENTATIONS)
         allow("precision", self.precision, ("bf16", "float32"))
-        for name, least in (("n", 1), ("classes", 2), ("batch_size", 1), ("epochs", 1), ("group_size", 1)):
-            at_least(name, getattr(self, name), least, int)
-        for name in ("split_seed", "seed", "warmup_epochs"):
-            at_least(name, getattr(self, name), 0, int)
+        for name, least in LEAST.items():
+            if getattr(self, name) is not None or getattr(Run, name) is not None:  # None is allowed where it is the default
+                at_least(name, getattr(self, name), least, int)
         if max(self.seed, self.split_seed) >= 2**63:
             raise ValueError(f"seed {self.seed} or split_seed {self.split_seed} is too large; both must be below 2**63")
         for name in ("momentum", "weight_decay", "gate_lr"):
             at_least(name, getattr(self, name), 0, float)
-        for name, least in (("train_size", 8), ("patience", 1)):
-            if getattr(self, name) is not None:
-                at_least(name, getattr(self, name), least, int)
         for name, value in (("lr", self.lr), ("clip_norm", 1.0 if self.clip_norm is None else self.clip_norm)):
             if not (is_number(value, float) and 0 < value < np.inf):
                 raise ValueError(f"{name} is {value!r}; it must be a number above 0")
@@ -104,7 +100,6 @@ class Run:
             if "float" in str(field.type) and getattr(self, field.name) is not None:
                 object.__setattr__(self, field.name, float(getattr(self, field.name)))
         if self.ghost_batch is not None:
-            at_least("ghost_batch", self.ghost_batch, 2, int)
             if self.model != "resnet":
                 raise ValueError(f"ghost_batch is {self.ghost_batch}, but model is {self.model}; only the resnet takes one")
             allow("norm with a ghost_batch", self.norm, ("torch_bn", "bn", "bin"))

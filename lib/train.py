@@ -207,16 +207,9 @@ def finish(run: Run, model, data, folder: Folder, state: dict) -> None:
     np.savez_compressed(compressed, **arrays)
     folder.write("predictions.npz", compressed.getvalue())
     folder.write_json("env.json", state["environment"])
-    folder.write_json(
-        "metrics.json",
-        {
-            "status": "diverged" if state["diverged"] else "done",
-            "best_epoch": state["best_epoch"],
-            "epochs_run": state["epoch"],
-            "train_seconds": sum(row["seconds"] for row in state["history"]),
-            "splits": splits,
-        },
-    )
+    status, seconds = "diverged" if state["diverged"] else "done", sum(row["seconds"] for row in state["history"])
+    about = {"status": status, "best_epoch": state["best_epoch"], "epochs_run": state["epoch"], "train_seconds": seconds}
+    folder.write_json("metrics.json", about | {"splits": splits})
     folder.seal()
 
 

@@ -68,7 +68,8 @@ class Trainer:
         start = time.perf_counter()
         self.model.train()
         seed = generator(self.run.seed, epoch).initial_seed()
-        with torch.random.fork_rng([self.device] if torch.cuda.is_available() and self.device.type == "cuda" else []):
+        gpus = [self.device] if torch.cuda.is_available() and self.device.type == "cuda" else []  # a test has only the name
+        with torch.random.fork_rng(gpus):
             torch.default_generator.manual_seed(seed)  # of dropout: a resumed epoch drops what it would have dropped
             if self.device.type == "cuda":
                 torch.cuda.manual_seed(seed)

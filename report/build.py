@@ -435,7 +435,7 @@ def build(study: Study, target: Path, jobs: int, sources: Path = SOURCES, finish
     for name, count in left_out.items():
         print(f"{name}: waits for its runs, {count} are finished", flush=True)
     found = reported(study)
-    table = store.results([result for results in found.values() for result in results])
+    table = store.results([result for results in found.values() for result in results], study.outputs)
     write(folder / "results.csv", table.to_csv(index=False))
     missing = {name: "waits for its runs" for name in left_out} | {name: "failed" for name in failures}
     with TemporaryDirectory(prefix="page-") as pictures:

@@ -259,7 +259,7 @@ CASES = [
     ("Run", {"activation": "tanh"}, "unknown activation 'tanh'; allowed are relu"),
     ("Run", {"criterion": "hinge"}, "unknown criterion 'hinge'; allowed are cross_entropy, mse, l1"),
     ("Run", {"only_classes": "4"}, "only_classes is '4'; it must be the first and last of two or more classes, as in 0-4"),
-    ("Run", {"only_classes": None}, "only_classes is None; it must be text, as in 0-4, or empty for all classes"),
+    ("Run", {"only_classes": None}, "only_classes is None; it must be the first and last of two or more classes, as in 0-4"),
     ("Run", {"initialization": "xavier"}, "unknown initialization 'xavier'; allowed are he, fixup"),
     ("Run", {"model": "cnn", "initialization": "fixup"}, "unknown initialization 'fixup'; allowed are he"),
     ("Run", {"init": "imagenet"}, "init is 'imagenet'; it must be the id of a run, or imagenet if the model is resnet50"),

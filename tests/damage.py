@@ -40,8 +40,10 @@ def everything(result: Result) -> dict:
     """All that a finished run consists of, except how long it took and where."""
     with_times = result.metrics
     return {
-        "table": store.results([result]).to_csv(),
-        "files": sorted(file.name for file in result.path.iterdir() if file.name not in ("lock", *CHECKPOINTS)),
+        "table": store.results([result], result.path.parents[1]).to_csv(),
+        "files": sorted(
+            file.name for file in result.path.iterdir() if file.name not in ("lock", *CHECKPOINTS) and file.suffix != ".part"
+        ),
         "config": (result.path / "config.json").read_bytes(),
         "history": result.history.drop(columns=[name for name in MEASURED if name in result.history]).to_csv(),
         "weights": (result.path / "best.safetensors").read_bytes(),

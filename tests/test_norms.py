@@ -189,13 +189,14 @@ def test_at_a_large_mean_ours_is_the_one_nearer_to_the_truth(name):
 def test_float32_as_in_training_is_near_to_the_truth(name):
     ours, theirs = checks.pairs(16)[name]
     x = image((8, 16, 32, 32))
-    errors = checks.float32_errors(ours, theirs, x)
+    own = x.float().contiguous(memory_format=torch.channels_last)
+    errors = checks.compare(ours, theirs, x, own=own)
     of_gate = errors.pop("gradient of rho", 0.0)  # a sum over all places of differences between two norms, which nearly cancel
     assert 0 < max(errors.values()) < 1e-5 and of_gate < 2e-4
     assert {"output", "gradient of x", "gradient of weight", "gradient of bias"} <= errors.keys()
     wrong = type(ours)(4, 16, eps=1e-3) if name == "GN" else type(ours)(16, eps=1e-3)
     wrong.load_state_dict(ours.state_dict())
-    assert checks.float32_errors(wrong, theirs, x)["output"] > 1e-5  # what the comparison would see
+    assert checks.compare(wrong, theirs, x, own=own)["output"] > 1e-5  # what the comparison would see
 
 
 def test_group_norm_with_one_channel_per_group_is_instance_norm_and_with_one_group_layer_norm():

@@ -12,6 +12,7 @@ import pytest
 
 from lib.data import ROOT
 from lib.engine import store
+from lib.engine.files import write_file
 from lib.engine.store import Folder, Result, without_pause
 from lib.norms import NORMS
 from lib.run import CODE_VERSION, LATER_FIELDS, NORMS_VERSION, Run
@@ -136,3 +137,17 @@ def test_one_process_at_a_time_and_a_dead_holder_blocks_nobody(tmp_path):
         pass
     holder.communicate()
     assert said == [f"{Run().id} is being trained by another process; waiting for it"]
+
+
+def test_a_file_that_another_process_writes_too_is_whole(tmp_path, monkeypatch):
+    file, real = tmp_path / "shifted.csv", os.fsync
+
+    def meanwhile(handle):
+        monkeypatch.setattr(os, "fsync", real)
+        write_file(file, b"theirs")
+        assert file.read_bytes() == b"theirs"
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", meanwhile)
+    write_file(file, b"ours")
+    assert file.read_bytes() == b"ours" and list(tmp_path.iterdir()) == [file]

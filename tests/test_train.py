@@ -234,7 +234,9 @@ def test_results_table_has_a_row_per_run_and_split(tmp_path):
     assert len(written) == 6 and set(written["run_id"]) == {a.run.id, b.run.id}
     row = written[(written["norm"] == "gn") & (written["split"] == "test")].iloc[0]
     assert row["accuracy"] == pytest.approx(b.score())
-    pd.testing.assert_frame_equal(results(stored(tmp_path)), results(sorted((a, b), key=lambda r: r.run.id)))
+    pd.testing.assert_frame_equal(
+        results(stored(tmp_path), tmp_path), results(sorted((a, b), key=lambda r: r.run.id), tmp_path)
+    )
 
 
 def test_a_probes_test_images_are_never_scored(tmp_path, capsys, monkeypatch):

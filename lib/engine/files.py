@@ -3,6 +3,7 @@
 import hashlib
 import os
 import socket
+import uuid
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def check_folder(name: str, value) -> Path:
 
 def write_file(file: Path, content: bytes) -> None:
     """The file appears whole or not at all. OSError where it cannot be written."""
-    part = file.with_name(f"{file.name}.part")
+    part = file.with_name(f"{file.name}.{uuid.uuid4().hex[:8]}.part")  # its own: others may write the same file
     try:
         with open(part, "wb") as opened:
             opened.write(content)
@@ -29,9 +30,10 @@ def write_file(file: Path, content: bytes) -> None:
             os.fsync(opened.fileno())
         os.replace(part, file)
     except OSError as error:
-        part.unlink(missing_ok=True)
         why = f"{file} cannot be written ({error.strerror})"
         raise type(error)(f"{why}; everything that was complete is kept, and the same command goes on from there") from None
+    finally:
+        part.unlink(missing_ok=True)
 
 
 @contextmanager

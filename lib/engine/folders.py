@@ -48,24 +48,6 @@ def check_links(path: Path) -> None:
             raise ValueError(f"{link} is a link out of {path}, to {link.resolve()}; an image folder holds its images itself")
 
 
-def read_folder(path: Path, classes: list[str]) -> tuple[Tensor, Tensor]:
-    """Images uint8 (N, 3, H, W) and labels int64 (N,) of the class folders in `path`. ValueError if a class has no images,
-    or they differ in size."""
-    images, labels = [], []
-    for label, name in enumerate(classes):
-        files = image_files(path / name)
-        if not files:
-            raise ValueError(f"the class folder {path / name} has no images")
-        for file in files:
-            image = read_image(file)
-            if images and image.shape != images[0].shape:
-                own, others = (f"{height}×{width}" for _, height, width in (image.shape, images[0].shape))
-                raise ValueError(f"{file} is {own} where the others are {others}; give one size")
-            images.append(image)
-            labels.append(label)
-    return torch.stack(images), torch.tensor(labels)
-
-
 def read_image(file: Path) -> Tensor:
     """An image file in colour, uint8 (3, H, W). ValueError if it cannot be read, or has more than 8 bits a channel."""
     from PIL import Image
@@ -81,12 +63,24 @@ def read_image(file: Path) -> Tensor:
 
 
 def read(path: Path) -> dict[str, tuple[Tensor, Tensor]]:
-    """Part -> images uint8 (N, 3, H, W) and labels int64 (N,). ValueError for what cannot be read or differs in size."""
-    classes = class_names(path)
-    tensors = {part: read_folder(path / part, classes) for part in parts(path)}
-    sizes = {tuple(images.shape[2:]) for images, _ in tensors.values()}
-    if len(sizes) > 1:
-        raise ValueError(f"the images of {path} have several sizes ({sorted(sizes)}); all must have the same")
+    """Part -> images uint8 (N, 3, H, W) and labels int64 (N,). ValueError for what cannot be read or differs in size, or if a
+    class has no images."""
+    classes, tensors, shape = class_names(path), {}, None
+    for part in parts(path):
+        images, labels = [], []
+        for label, name in enumerate(classes):
+            files = image_files(path / part / name)
+            if not files:
+                raise ValueError(f"the class folder {path / part / name} has no images")
+            for file in files:
+                image = read_image(file)
+                shape = shape or image.shape
+                if image.shape != shape:
+                    own, others = (f"{height}×{width}" for _, height, width in (image.shape, shape))
+                    raise ValueError(f"{file} is {own} where the others are {others}; give one size")
+                images.append(image)
+                labels.append(label)
+        tensors[part] = torch.stack(images), torch.tensor(labels)
     return tensors
 
 

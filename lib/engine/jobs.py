@@ -37,7 +37,7 @@ def fit_all(
     and is left out where that one diverged, since nothing can start from it. ValueError for what cannot be trained, for an
     unknown backend or one that is not installed, or a number of jobs below 1.
     """
-    number_of_jobs(jobs, backend)
+    count = number_of_jobs(jobs, backend)
     wanted = {run.id: run for run in runs}
     finished = {key: result for key, run in wanted.items() if (result := store.find(run, outputs))}
     missing, loaded = [run for key, run in wanted.items() if key not in finished], {}
@@ -51,8 +51,8 @@ def fit_all(
         for part in ([run for run in missing if run not in later], later):
             part = [run for run in part if run.init not in finished or not finished[run.init].diverged]
             starts = {run.init: weights.initial_weights(run, outputs) for run in part}
-            if part and (backend != "local" or min(len(part), number_of_jobs(jobs, backend)) > 1):
-                train_all(part, starts, outputs, data_dir, jobs, backend, progress)
+            if part and (backend != "local" or min(len(part), count) > 1):
+                train_all(part, starts, outputs, data_dir, count, backend, progress)
             for run in part:
                 given = loaded[run.data_key], starts[run.init]
                 finished[run.id] = store.find(run, outputs) or train_to_end(run, outputs, data_dir, None, progress, *given)
@@ -61,12 +61,12 @@ def fit_all(
     return finished
 
 
-def train_all(missing: list[Run], starts: dict, outputs, data_dir, jobs, backend: str, progress: bool) -> None:
+def train_all(missing: list[Run], starts: dict, outputs, data_dir, count: int, backend: str, progress: bool) -> None:
     """Train runs side by side. A worker that shares the outputs folder trains there; one that does not sends its files back.
     `starts`: init -> weights, since a worker elsewhere may not have the run that they are of; ImageNet's it reads itself."""
     folders = Path(outputs).absolute(), Path(data_dir).absolute()
     here, starts = backend == "local", starts | {"imagenet": None}
-    with epochs_shown(missing, outputs, progress), connected(backend, jobs, len(missing)) as (config, gpus, at_once):
+    with epochs_shown(missing, outputs, progress), connected(backend, count, len(missing)) as (config, gpus, at_once):
         work = []
         for i, group in enumerate(dealt(missing, gpus or len(missing))):
             gpu, own = (i if here and gpus else None), {run.init: starts[run.init] for run in group}
@@ -119,19 +119,13 @@ def number_of_jobs(jobs: int | str, backend: str) -> int:
 
 
 @contextmanager
-def connected(backend: str, jobs: int | str, most: int):
+def connected(backend: str, count: int, most: int):
     """Once connected as the backend's own variable says: the keywords of joblib.parallel_config, for `most` jobs at most, the
     number of GPUs, each of which one worker has for itself, and how many trainings take turns on one."""
-    count = number_of_jobs(jobs, backend)
     if backend == "local":
         gpus = len(machine.gpus()[:count])
-        config = {
-            "backend": "loky",
-            "n_jobs": min(gpus or count, most),
-            "initializer": end_with_parent,
-            "initargs": (os.getpid(),),
-        }
-        yield config, gpus, count // max(gpus, 1)
+        watched = {"initializer": end_with_parent, "initargs": (os.getpid(),)}
+        yield {"backend": "loky", "n_jobs": min(gpus or count, most)} | watched, gpus, count // max(gpus, 1)
         return
     try:
         if backend == "ray":
@@ -156,13 +150,10 @@ def connected(backend: str, jobs: int | str, most: int):
         given = os.environ.get("DASK_SCHEDULER_ADDRESS")
         if given and count > 0:
             raise ValueError(
-                f"jobs is {jobs}, but the Dask workers at {given} say themselves how many they take; leave it at auto"
+                f"jobs is {count}, but the Dask workers at {given} say themselves how many they take; leave it at auto"
             )
-        here = {
-            "threads_per_worker": 1,
-            "n_workers": min(count if count > 0 else len(machine.gpus()) or joblib.cpu_count(), most),
-        }
-        with Client(**{} if given else here) as client:
+        workers = min(count if count > 0 else len(machine.gpus()) or joblib.cpu_count(), most)
+        with Client(**{} if given else {"threads_per_worker": 1, "n_workers": workers}) as client:
             check_dask(client)
             yield {"backend": "dask", "n_jobs": -1}, 0, 1
 
@@ -213,8 +204,8 @@ def train_group(runs, outputs: Path, data_dir: Path, gpu: int | None, here: bool
         training(run, outputs, held_data(run, data_dir, device), device, False, starts[run.init], at_once) for run in runs
     )
     take_turns(trainings, at_once, device)
-    paths = {run: Folder(run, outputs).path for run in runs}
-    return [(run, {} if here else {name: (path / name).read_bytes() for name in store.FINISHED}) for run, path in paths.items()]
+    names = () if here else store.FINISHED
+    return [(run, {name: (Folder(run, outputs).path / name).read_bytes() for name in names}) for run in runs]
 
 
 def take_turns(trainings: Iterator[Generator], at_once: int, device: torch.device) -> None:

@@ -20,22 +20,17 @@ from lib.engine.compiled import bf16_is_emulated
 def check_device(device) -> torch.device:
     """None is the first GPU if there is one, else the CPU. ValueError for a device that is not here, or that PyTorch cannot
     use: nothing is trained on a CPU because a GPU's driver is too old."""
-    try:
-        chosen = torch.device(device or ("cuda" if torch.cuda.device_count() else "cpu"))
-    except (RuntimeError, TypeError):
-        chosen = None
     here = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-    if chosen is None or (chosen.type != "cpu" and f"{chosen.type}:{chosen.index or 0}" not in here):
+    name = "cuda:0" if str(device) == "cuda" else str(device or ("cuda:0" if "cuda:0" in here else "cpu"))
+    if name not in here:
         raise ValueError(f"device is {device!r}; here are {', '.join(here)}")
-    if chosen.type == "cpu":
-        return chosen
-    gpu = torch.device("cuda", chosen.index or 0)
-    if problem := why_not(gpu):
+    chosen = torch.device(name)
+    if chosen.type == "cuda" and (problem := why_not(chosen)):
         raise ValueError(
-            f"{gpu} cannot be used by PyTorch {torch.__version__}: {problem}; install what it asks for, or train on the CPU, "
+            f"{name} cannot be used by PyTorch {torch.__version__}: {problem}; install what it asks for, or train on the CPU, "
             "where CUDA_VISIBLE_DEVICES= hides the GPU"
         )
-    return gpu
+    return chosen
 
 
 def why_not(gpu: torch.device) -> str:
@@ -98,16 +93,13 @@ def one_cpu_thread():
 def full_float32():
     """On a GPU too what is called float32 is float32 and not TF32, and convolutions are added up in one order, whatever a
     notebook has set; afterwards that holds again."""
-    cudnn, wanted = torch.backends.cudnn, {"fp32_precision": "ieee", "deterministic": True}
-    settings = [(cudnn.conv, "fp32_precision"), (torch.backends.cuda.matmul, "fp32_precision"), (cudnn, "deterministic")]
-    before = [getattr(place, name) for place, name in settings]
-    for place, name in settings:
-        setattr(place, name, wanted[name])
-    try:
-        yield
-    finally:
-        for (place, name), value in zip(settings, before, strict=True):
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    wanted = (cudnn.conv, "fp32_precision", "ieee"), (matmul, "fp32_precision", "ieee"), (cudnn, "deterministic", True)
+    with contextlib.ExitStack() as undone:
+        for place, name, value in wanted:
+            undone.callback(setattr, place, name, getattr(place, name))
             setattr(place, name, value)
+        yield
 
 
 @functools.cache
@@ -146,19 +138,13 @@ def of_gpu(device: torch.device) -> dict:
     }
 
 
-def together(before: dict | None, now: dict) -> dict:
+def together(before, now):
     """One environment from those of all that trained a run in turn: their values side by side where they differ."""
     if before is None:
         return now
-
-    def both(old, new):
-        if isinstance(old, dict):
-            return {
-                name: both(old[name], new[name]) if name in old and name in new else (old | new)[name] for name in old | new
-            }
-        return old if str(new) in str(old).split("; ") else f"{old}; {new}"
-
-    return both(before, now)
+    if isinstance(now, dict):
+        return before | {name: together(before.get(name), value) for name, value in now.items()}
+    return before if str(now) in str(before).split("; ") else f"{before}; {now}"
 
 
 def device_name(device: torch.device) -> str:

@@ -130,7 +130,7 @@ class Folder:
         self.write(name, json.dumps(content, indent=1) + "\n")
 
     def seal(self) -> None:
-        """Say that the run is finished: the sums of its files, of what was written rather than of what can be read."""
+        """Say that the run is finished: the sums of its files, as this object wrote them, or else as they can be read."""
         sums = {name: self.sums.get(name) or sha256((self.path / name).read_bytes()) for name in FINISHED}
         self.write(SUMS, "".join(f"{value}  {name}\n" for name, value in sums.items()))
 
@@ -350,7 +350,7 @@ PROBES = "probes.txt"  # ids of probes from before Run had the field `probe`, wh
 SCORES = ["loss", "accuracy", "micro_f1", "macro_f1"]
 
 
-def results(finished: list[Result], outputs="outputs") -> pd.DataFrame:
+def results(finished: list[Result], outputs) -> pd.DataFrame:
     """One row per run and split: its scores (accuracy and F1 as fractions; none of a diverged run), and every field of the Run.
     What was only tried for a choice has no row for the test images; PROBES in `outputs` names the older of those."""
     rows, probes = [], Path(outputs) / PROBES
