@@ -129,9 +129,10 @@ def smoothed(values: pd.Series) -> pd.Series:
 
 
 def log_axis(ax) -> None:
-    """Make the y axis logarithmic, with plain numbers at 1, 2, 5, 10, …"""
+    """Make the y axis of a finished panel logarithmic, with plain numbers at 1, 2, 5, 10, …, or closer on a short axis."""
     ax.set_yscale("log")
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    low, high = ax.get_ylim()
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high > 10 * low else (1, 1.5, 2, 3, 4, 6, 8)))
     ax.yaxis.set_major_formatter("{x:g}")
     ax.yaxis.set_minor_formatter(NullFormatter())
 

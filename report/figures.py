@@ -15,6 +15,7 @@ from lib.plots import (
     OTHERS,
     PARTS,
     STYLES,
+    USED,
     WIDTH,
     epoch_axis,
     label_ends,
@@ -38,9 +39,9 @@ def ranges(ax, rows: pd.DataFrame) -> None:
 def dots(ax, values: pd.Series, order) -> None:
     """A row for each variant in `order`, from the bottom up: every training a dot, their mean a bar."""
     for y, variant in enumerate(order):
-        own, color = values.loc[[variant]], style_of(variant)[0]
-        ax.plot(own, [y] * len(own), "o", color=color, markersize=4.5, markeredgewidth=0, alpha=0.55)
-        ax.plot(own.mean(), y, "|", color=color, markersize=16, markeredgewidth=2)
+        own, look = values.loc[[variant]], {"color": style_of(variant)[0], "label": NAMES.get(variant, variant)}
+        ax.plot(own, [y] * len(own), "o", markersize=4.5, markeredgewidth=0, alpha=0.55, **look)
+        ax.plot(own.mean(), y, "|", markersize=16, markeredgewidth=2, **look)
     ax.set_yticks(range(len(order)), [NAMES.get(variant, variant) for variant in order])
     ax.set_ylim(-0.6, len(order) - 0.4)
 
@@ -50,9 +51,9 @@ def forest(ax, rows: pd.DataFrame, order) -> None:
     Columns: value, low, high (fractions), clear."""
     for y, name in enumerate(order):
         if name in rows.index:
-            row, color = rows.loc[name], style_of(name)[0]
-            ax.plot([100 * row["low"], 100 * row["high"]], [y, y], color=color, linewidth=1.6)
-            ax.plot(100 * row["value"], y, "o", color=color, markersize=6, markerfacecolor=color if row["clear"] else "white")
+            row, look = rows.loc[name], {"color": style_of(name)[0], "label": NAMES.get(name, name)}
+            ax.plot([100 * row["low"], 100 * row["high"]], [y, y], linewidth=1.6, **look)
+            ax.plot(100 * row["value"], y, "o", markersize=6, markerfacecolor=None if row["clear"] else "white", **look)
     ax.axvline(0, color="black", linewidth=0.8)
     ax.set_yticks(range(len(order)), [NAMES.get(name, name) for name in order])
     ax.set_ylim(-0.6, len(order) - 0.4)
@@ -181,7 +182,7 @@ def quantiles(histories: dict[str, pd.DataFrame]) -> Figure:
         ax.set_title(NAMES[variant])
         ax.set_xlim(1, len(history))
     highest = np.nanmax([np.nanmax(history["q99"].replace(np.inf, np.nan), initial=1) for history in histories.values()])
-    axes[0, 0].set_ylim(0, 1.3 * highest)
+    axes[0, 0].set_ylim(-0.07, 1.3 * highest)  # a line at 0 is seen
     axes[0, 0].set_yscale("symlog", linthresh=1)
     axes[0, 0].yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1, subs=(1, 2, 5)))
     axes[0, 0].yaxis.set_major_formatter(ScalarFormatter())
@@ -212,7 +213,7 @@ def growing(histories: dict[str, list[pd.DataFrame]], growth: pd.DataFrame) -> F
     label_ends(left, ends)
     ranges(right, growth.rename(columns={"growth": "value"}))
     right.axvline(1, color="black", linewidth=0.8)
-    right.set(title="growth, second to last quarter", xlabel="factor")
+    right.set(title="growth: last quarter / second", xlabel="factor")
     return fig
 
 
@@ -303,10 +304,11 @@ def transfer(curves: dict[str, pd.DataFrame], share: float, histories: dict[str,
     return fig
 
 
-def accuracies(values: pd.Series, versus: pd.DataFrame, label: str, reference: str) -> Figure:
+def accuracies(values: pd.Series, versus: pd.DataFrame, label: str, reference: str, like: dict | None = None) -> Figure:
     """The accuracy of every training, indexed by what was trained, and `versus` the reference's, from the lowest mean to the
-    highest. `label`: of which images."""
-    order = values.groupby(level=0).mean().sort_values().index
+    highest. `label`: of which images; `like`: name -> the variant whose colour it has, in the rows' order from the top."""
+    order = values.groupby(level=0).mean().sort_values().index if like is None else list(like)[::-1]
+    USED.update({name: STYLES[variant] for name, variant in (like or {}).items()})
     fig, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 0.7 + 0.2 * len(order)), sharey=True)
     dots(left, 100 * values, order)
     forest(right, versus, order)
@@ -407,6 +409,7 @@ def sweep(rows: pd.DataFrame) -> Figure:
         ax.set_title(title)
     for ax, part in zip(axes, parts, strict=True):  # now that the axis they share is known
         crosses(ax, part.loc[part["value"].isna(), ["norm", "batch"]].to_numpy().tolist())
+    for ax, part in zip(axes, parts, strict=True):
         label_ends(ax, 100 * part.groupby("norm")["value"].last())
     axes[0].set_ylabel("test accuracy (%)")
     return fig
@@ -653,7 +656,8 @@ def by_epoch(rows: pd.DataFrame, titles: dict[str, str]) -> Figure:
         epoch_axis(ax, 6)
         ax.margins(x=0)
         ax.set_title(title)
-        label_ends(ax, ends)
+        if ax is axes[0]:
+            label_ends(ax, ends)
     return fig
 
 

@@ -15,7 +15,7 @@ TITLE = "Normalization in deep residual networks"
 #: Whose facts it has.
 SECTIONS = ("02_norm_sanity", "03_six_variants", "04_batch_size", "05_feature_quantiles", "06_training_recipe",
             "10_shifted_images", "11_calibration")  # fmt: skip
-HEADLINE = ("Batch statistics win", "BN breaks at a batch of 2", "BN breaks at low contrast")  # its panels: claims
+HEADLINE = ("Batch statistics win", "BN drops at a batch of 2", "BN breaks at low contrast")  # its panels: claims
 
 
 def data_title(study: Study) -> str:
