@@ -154,7 +154,9 @@ def class_range(only_classes: str) -> range:
     ends = re.fullmatch(r"(\d+)-(\d+)", only_classes) if isinstance(only_classes, str) else None
     kept = range(int(ends[1]), int(ends[2]) + 1) if ends else range(0)
     if len(kept) < 2:
-        raise ValueError(f"only_classes is {only_classes!r}; it must be the first and last of two or more classes, as in 0-4")
+        raise ValueError(
+            f"only_classes is {only_classes!r}; it must be the first and last of two or more classes, as in 0-4, or empty"
+        )
     return kept
 
 

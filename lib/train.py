@@ -56,6 +56,7 @@ def training(
     folder = Folder(run, outputs)
     with (yield from folder.locked(say=tqdm.write)):
         folder.set_damage_aside(say=tqdm.write)
+        folder.remove_parts()
         if not folder.done:
             yield from train(run, data.to(device), folder, device, progress, start, at_once)
 

@@ -306,7 +306,7 @@ def transfer(curves: dict[str, pd.DataFrame], share: float, histories: dict[str,
 
 def accuracies(values: pd.Series, versus: pd.DataFrame, label: str, reference: str, like: dict | None = None) -> Figure:
     """The accuracy of every training, indexed by what was trained, and `versus` the reference's, from the lowest mean to the
-    highest. `label`: of which images; `like`: name -> the variant whose colour it has, in the rows' order from the top."""
+    highest, or in the order of `like` from the top: name -> the variant whose colour it has. `label`: of which images."""
     order = values.groupby(level=0).mean().sort_values().index if like is None else list(like)[::-1]
     USED.update({name: STYLES[variant] for name, variant in (like or {}).items()})
     fig, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 0.7 + 0.2 * len(order)), sharey=True)

@@ -191,7 +191,7 @@ end
 
 -- A long table may break across pages; a short one, like every figure, stays whole.
 local function breakable(tbl)
-  if FORMAT ~= "typst" or #tbl.bodies == 0 or #tbl.bodies[1].body <= 30 then return nil end
+  if FORMAT ~= "typst" or #tbl.bodies == 0 or #tbl.bodies[1].body <= 24 then return nil end
   return {pandoc.RawBlock("typst", "#[#show figure: set block(breakable: true)"), tbl, pandoc.RawBlock("typst", "]")}
 end
 
@@ -386,7 +386,10 @@ end
 local function anchors(doc)
   local known = {}
   doc:walk {
-    Header = function(h) known[h.identifier:lower()] = h.identifier end,
+    Header = function(h)
+      local name = h.identifier:lower()
+      known[name], known[name:match("^a%d+%-(.*)") or name] = h.identifier, h.identifier -- the appendix's with or without A1
+    end,
     Div = function(d) known[d.identifier:lower()] = d.identifier end,
     Span = function(s) known[s.identifier:lower()] = s.identifier end,
     Figure = function(f) known[f.identifier:lower()] = f.identifier end,

@@ -41,9 +41,7 @@ def everything(result: Result) -> dict:
     with_times = result.metrics
     return {
         "table": store.results([result], result.path.parents[1]).to_csv(),
-        "files": sorted(
-            file.name for file in result.path.iterdir() if file.name not in ("lock", *CHECKPOINTS) and file.suffix != ".part"
-        ),
+        "files": sorted(file.name for file in result.path.iterdir() if file.name not in ("lock", *CHECKPOINTS)),
         "config": (result.path / "config.json").read_bytes(),
         "history": result.history.drop(columns=[name for name in MEASURED if name in result.history]).to_csv(),
         "weights": (result.path / "best.safetensors").read_bytes(),

@@ -102,10 +102,11 @@ def test_a_stopped_build_leaves_no_process(tmp_path, how):
         assert wait_until(lambda: len(kernels()) == 2)
         below = [*children(process.pid), *kernels()]
         process.send_signal(how)
-        process.wait(60)
-        assert wait_until(lambda: not any(alive(pid) for pid in below), 60)
+        process.wait(300)
+        assert wait_until(lambda: not any(alive(pid) for pid in below))
     finally:
         process.kill()
+        process.wait()
 
 
 @pytest.mark.parametrize("name", ["python3", "Python3"])

@@ -153,7 +153,7 @@ class Counting(TorchDispatchMode):
         return function(*args, **kwargs or {})
 
 
-#: Operations of forward and backward with n = 2, views included: 3 % more than they were when this was written.
+#: Operations of forward and backward with n = 2, views included, and a few percent more.
 CEILING = {"torch_bn": 280, "bn": 1570, "in": 1240, "bin": 1880, "ln": 1490, "gn": 1620, "nn": 215}
 
 

@@ -368,6 +368,8 @@ def test_html_needs_no_network_and_every_contents_link_lands(smoke):
     assert not re.search(r"@import|url\((?!['\"]?data:)", html)
     inside = [link[1:] for link in found.links if link.startswith("#")]
     assert len(inside) > 20 and set(inside) <= found.ids
+    meant = re.findall(r"\]\(#([^)]+)\)", (ROOT / "report" / "map.md").read_text())  # one that leads nowhere is plain text
+    assert len(meant) > 10 and set(meant) <= {re.sub(r"^a\d+-", "", link) for link in inside}
     to_cells = [link for link in found.links if "ipynb#cell-id=" in link]
     assert all(link.startswith(("#", "https://", "data:text/csv;")) for link in found.links if link not in to_cells)
     for link in to_cells:

@@ -20,17 +20,22 @@ from lib.engine.compiled import bf16_is_emulated
 def check_device(device) -> torch.device:
     """None is the first GPU if there is one, else the CPU. ValueError for a device that is not here, or that PyTorch cannot
     use: nothing is trained on a CPU because a GPU's driver is too old."""
+    try:
+        chosen = torch.device(device or ("cuda" if torch.cuda.device_count() else "cpu"))
+    except (RuntimeError, TypeError):
+        chosen = None
     here = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-    name = "cuda:0" if str(device) == "cuda" else str(device or ("cuda:0" if "cuda:0" in here else "cpu"))
-    if name not in here:
+    if chosen is None or (chosen.type != "cpu" and f"{chosen.type}:{chosen.index or 0}" not in here):
         raise ValueError(f"device is {device!r}; here are {', '.join(here)}")
-    chosen = torch.device(name)
-    if chosen.type == "cuda" and (problem := why_not(chosen)):
+    if chosen.type == "cpu":
+        return chosen
+    gpu = torch.device("cuda", chosen.index or 0)
+    if problem := why_not(gpu):
         raise ValueError(
-            f"{name} cannot be used by PyTorch {torch.__version__}: {problem}; install what it asks for, or train on the CPU, "
+            f"{gpu} cannot be used by PyTorch {torch.__version__}: {problem}; install what it asks for, or train on the CPU, "
             "where CUDA_VISIBLE_DEVICES= hides the GPU"
         )
-    return chosen
+    return gpu
 
 
 def why_not(gpu: torch.device) -> str:

@@ -121,6 +121,12 @@ class Folder:
             time.sleep(0.05)
             yield
 
+    def remove_parts(self) -> None:
+        """Of files that whoever trained this run before was writing when it was killed. For who holds the lock."""
+        for name in (*FINISHED, *CHECKPOINTS, SUMS):
+            for part in self.path.glob(f"{name}.*.part"):
+                part.unlink()
+
     def write(self, name: str, content: bytes | str) -> None:
         content = content.encode() if isinstance(content, str) else content
         write_file(self.path / name, content)
