@@ -157,7 +157,7 @@ def test_committed_prose_says_what_the_committed_runs_say():
 
 def test_what_is_known_of_cifar10_alone_is_not_said_of_other_data():
     known = saved.load(Study("paper", "cifar10", outputs=ROOT / "outputs"))
-    sentence = "In short trainings their gradient changes least"
+    sentence = "gradient changes least over a step"
     said = {dataset: page.abstract(Study("paper", dataset), known)[0] for dataset in ("cifar10", "digits")}
     assert sentence in said["cifar10"] and "on CIFAR-10" in said["cifar10"]
     assert sentence not in said["digits"] and "CIFAR-10" not in said["digits"]
