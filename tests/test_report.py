@@ -623,6 +623,7 @@ def test_html_in_a_browser(smoke, width):
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport={"width": width, "height": 900})
+        page.set_default_timeout(120_000)
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("request", lambda request: requests.append(request.url))
@@ -640,8 +641,8 @@ def test_html_in_a_browser(smoke, width):
         for i in range(links.count()):
             links.nth(i).click()
             target = links.nth(i).get_attribute("href")[1:]
-            top = page.evaluate("id => document.getElementById(id).getBoundingClientRect().top", target)
-            assert -5 <= top < 900, target
+            top = f"document.getElementById({target!r}).getBoundingClientRect().top"
+            page.wait_for_function(f"-5 <= {top} && {top} < 900")  # the page may still be moving
         code = page.locator("details.code").first
         assert not code.locator("pre").is_visible()
         code.locator("summary").click()
