@@ -103,7 +103,7 @@ def test_a_stopped_build_leaves_no_process(tmp_path, how):
         below = [*children(process.pid), *kernels()]
         process.send_signal(how)
         process.wait(300)
-        assert wait_until(lambda: not any(alive(pid) for pid in below))
+        assert wait_until(lambda: not any(alive(pid) for pid in below), 180)
     finally:
         process.kill()
         process.wait()

@@ -275,7 +275,7 @@ def test_a_worker_whose_parent_died_before_it_gave_it_work_ends_too(tmp_path):
     finally:
         process.kill()
         process.wait()
-    assert wait_until(lambda: not any(alive(pid) for pid in workers))
+    assert wait_until(lambda: not any(alive(pid) for pid in workers), 180)  # left alone they would end after 300 s
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
@@ -300,7 +300,7 @@ def test_a_stopped_kernel_leaves_a_resumable_state_and_no_process(tmp_path):
             return workers
 
         def gone(workers):
-            return wait_until(lambda: not any(alive(pid) for pid in workers))
+            return wait_until(lambda: not any(alive(pid) for pid in workers), 180)
 
         workers = training(tmp_path / "a")
         manager.interrupt_kernel()

@@ -261,7 +261,7 @@ def test_no_worker_outlives_the_command(tmp_path, how):
             with suppress(subprocess.TimeoutExpired):
                 process.wait(30)
                 break
-        assert wait_until(lambda: not any(alive(pid) for pid in workers))
+        assert wait_until(lambda: not any(alive(pid) for pid in workers), 180)
     finally:
         process.kill()
 
